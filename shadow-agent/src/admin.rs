@@ -1,0 +1,1 @@
+//! The HTTP API: probes, metrics, status, and the kill switch. Reads everything, writes only `control`.

@@ -1,0 +1,1 @@
+//! Live capture: loads the kernel programs, attaches them, and reads their rings.

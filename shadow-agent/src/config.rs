@@ -1,0 +1,358 @@
+//! The configuration as the rest of the agent uses it: typed, with defaults, already checked.
+//!
+//! Where the values come from (file, environment, flags) is the business of the submodules; nothing here does I/O.
+//! Each section is handed to the one subsystem that it is about.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Method;
+use ipnet::IpNet;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The kill switch, as configuration.
+    pub enabled: bool,
+    /// What the kernel copies.
+    pub capture: Capture,
+    /// The bounds of the userspace side.
+    pub limits: Limits,
+    /// Which exchanges are replayed.
+    pub select: Select,
+    /// What is hidden, and from whom.
+    pub mask: Mask,
+    /// Where and how requests are replayed.
+    pub replay: Replay,
+    /// What counts as a difference.
+    pub compare: Compare,
+    /// What may be shipped.
+    pub verdict: Verdict,
+    /// The HTTP API.
+    pub admin: Admin,
+}
+
+/// A share of a whole, `0.0..=1.0`.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Share(pub f64);
+
+impl Share {
+    /// The whole.
+    pub const ALL: Share = Share(1.0);
+}
+
+/// Whose requests are captured, seen from the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Flows whose server is on our side of the interface.
+    Server,
+    /// Flows whose client is on our side of the interface.
+    Client,
+    /// Both.
+    Both,
+}
+
+/// Which direction of an interface leads to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polarity {
+    /// Found from the device: an address of ours means ingress, a veth or bridge port means egress.
+    Auto,
+    /// Received packets go toward the server.
+    Ingress,
+    /// Sent packets go toward the server.
+    Egress,
+}
+
+/// `capture`: what the kernel copies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capture {
+    /// Interface names or globs, at least one.
+    pub interfaces: Vec<String>,
+    /// The server's ports: inclusive ranges, at least one.
+    pub ports: Vec<(u16, u16)>,
+    /// Whose requests are meant.
+    pub side: Side,
+    /// Which direction leads to the server.
+    pub polarity: Polarity,
+    /// Networks that the server must (not) be in.
+    pub server: Networks,
+    /// Networks that the client must (not) be in.
+    pub client: Networks,
+    /// Seeds the flow hash; the same on all nodes.
+    pub seed: u32,
+    /// `SO_MARK` of our own sockets; packets that carry it are never captured. 0 turns the mark off.
+    pub mark: u32,
+    /// The share of flows captured, decided in the kernel.
+    pub sample: Share,
+    /// The size of all ring buffers together, in bytes.
+    pub ring_size: u64,
+    /// The number of ring buffers and shard threads; `None` chooses by the number of CPUs.
+    pub shards: Option<u16>,
+    /// Whether the kernel programs log through aya-log (slow; for debugging).
+    pub kernel_log: bool,
+}
+
+/// A list of networks to include (empty: all) and to exclude.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// Only these, when not empty.
+    pub include: Vec<IpNet>,
+    /// Never these.
+    pub exclude: Vec<IpNet>,
+}
+
+/// `limits`: the bounds of the userspace side.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Flows tracked at once, all shards together.
+    pub flows: usize,
+    /// Out-of-order bytes buffered for one flow.
+    pub flow_buffer: usize,
+    /// Bytes buffered for all flows, message bodies under way included.
+    pub total_buffer: usize,
+    /// The largest body of a request or response, in bytes, before and after content decoding.
+    pub body: usize,
+    /// From the first byte of a request to the last of its response.
+    pub exchange_timeout: Duration,
+}
+
+/// `select`: which exchanges are replayed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Select {
+    /// Methods replayed.
+    pub methods: BTreeSet<String>,
+    /// Rules by path, evaluated top down before the built-in skips; the first that matches decides.
+    pub rules: Vec<SelectRule>,
+}
+
+/// One rule of [`Select`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectRule {
+    /// A glob over the path: `*` within a segment, `**` across segments.
+    pub path: String,
+    /// The share of matching exchanges that is replayed; 0 skips them all.
+    pub share: Share,
+}
+
+/// `mask`: what is hidden, and from whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// What people and disks may see.
+    pub keep: MaskRules,
+    /// What the shadow may see.
+    pub send: MaskRules,
+}
+
+/// What is hidden at one exit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MaskRules {
+    /// Header names, lower case.
+    pub headers: Vec<String>,
+    /// JSON paths (RFC 9535) into bodies.
+    pub fields: Vec<String>,
+    /// Names of query parameters.
+    pub query: Vec<String>,
+}
+
+/// What happens to requests that carry credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// They are not replayed; the summary says how many, and the remedy.
+    Skip,
+    /// They are replayed with their credentials.
+    Forward,
+    /// They are replayed without their credentials.
+    Strip,
+}
+
+/// `replay`: where and how requests are replayed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// What happens to requests that carry credentials.
+    pub credentials: Credentials,
+    /// The new version, at least one.
+    pub targets: Vec<Target>,
+    /// Production's own version, as a shadow.
+    pub baseline: Option<Target>,
+}
+
+/// One shadow host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Its name in labels and reports.
+    pub name: String,
+    /// Its scheme, authority and path prefix; `http` only.
+    pub url: http::Uri,
+    /// Whether the operator declares that what it writes reaches nobody.
+    pub isolated: bool,
+    /// Requests per second; `None` is unlimited.
+    pub rate: Option<f64>,
+    /// Requests under way at once.
+    pub concurrency: usize,
+    /// From sending to the end of the answer.
+    pub timeout: Duration,
+    /// Headers set on each request, replacing what was there.
+    pub set_headers: Vec<(String, String)>,
+    /// Headers removed from each request, lower case.
+    pub remove_headers: Vec<String>,
+}
+
+/// `compare`: what counts as a difference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compare {
+    /// Response headers compared, lower case.
+    pub headers: Vec<String>,
+    /// JSON paths (RFC 9535) never compared.
+    pub ignore: Vec<String>,
+    /// Endpoints by pattern; the rest are learned.
+    pub endpoints: Vec<EndpointRule>,
+    /// Endpoints told apart at most; the rest share one.
+    pub max_endpoints: usize,
+}
+
+/// One configured endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointRule {
+    /// A path pattern such as `/users/{id}`.
+    pub path: String,
+    /// A limit on the share of mismatches that replaces `verdict.limits.mismatch_per_endpoint`.
+    pub mismatch: Option<Share>,
+}
+
+/// `verdict`: what may be shipped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Share of mismatches over all endpoints.
+    pub mismatch: Share,
+    /// Share of mismatches of one endpoint.
+    pub mismatch_per_endpoint: Share,
+    /// Error responses and failures of the candidate, as a multiple of the reference's.
+    pub error_ratio: f64,
+    /// p95 of the candidate's time to first byte, as a multiple of the baseline's.
+    pub latency_ratio_p95: f64,
+    /// Share of exchanges lost.
+    pub loss: Share,
+    /// Confidence of every bound.
+    pub confidence: Share,
+}
+
+/// `admin`: the HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens; `None` turns it off.
+    pub listen: Option<SocketAddr>,
+    /// A file with the bearer token; required off loopback.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    /// Everything at its default; `capture.interfaces`, `capture.ports` and `replay.targets` are still empty.
+    fn default() -> Config {
+        Config {
+            enabled: true,
+            capture: Capture::default(),
+            limits: Limits::default(),
+            select: Select::default(),
+            mask: Mask::default(),
+            replay: Replay { credentials: Credentials::Skip, targets: Vec::new(), baseline: None },
+            compare: Compare::default(),
+            verdict: Verdict::default(),
+            admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9465))), token_file: None },
+        }
+    }
+}
+
+impl Default for Capture {
+    fn default() -> Capture {
+        Capture {
+            interfaces: Vec::new(),
+            ports: Vec::new(),
+            side: Side::Server,
+            polarity: Polarity::Auto,
+            server: Networks::default(),
+            client: Networks::default(),
+            seed: 0,
+            mark: 0x5AD0,
+            sample: Share::ALL,
+            ring_size: 8 << 20,
+            shards: None,
+            kernel_log: false,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            flows: 65_536,
+            flow_buffer: 1 << 20,
+            total_buffer: 256 << 20,
+            body: 4 << 20,
+            exchange_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Select {
+    fn default() -> Select {
+        let methods = [Method::GET, Method::HEAD, Method::OPTIONS];
+        Select {
+            methods: methods.iter().map(|method| method.as_str().to_owned()).collect(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Default for Mask {
+    fn default() -> Mask {
+        let headers = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
+        let keep = MaskRules {
+            headers: headers.map(str::to_owned).into(),
+            fields: Vec::new(),
+            query: vec!["token".to_owned()],
+        };
+        Mask { keep, send: MaskRules::default() }
+    }
+}
+
+impl Default for Target {
+    /// A target without name and URL; the rest at its default.
+    fn default() -> Target {
+        Target {
+            name: String::new(),
+            url: http::Uri::default(),
+            isolated: false,
+            rate: None,
+            concurrency: 64,
+            timeout: Duration::from_secs(5),
+            set_headers: Vec::new(),
+            remove_headers: Vec::new(),
+        }
+    }
+}
+
+impl Default for Compare {
+    fn default() -> Compare {
+        Compare {
+            headers: ["content-type", "cache-control", "location", "set-cookie"].map(str::to_owned).into(),
+            ignore: Vec::new(),
+            endpoints: Vec::new(),
+            max_endpoints: 256,
+        }
+    }
+}
+
+impl Default for Verdict {
+    fn default() -> Verdict {
+        Verdict {
+            mismatch: Share(0.001),
+            mismatch_per_endpoint: Share(0.01),
+            error_ratio: 1.2,
+            latency_ratio_p95: 1.5,
+            loss: Share(0.01),
+            confidence: Share(0.95),
+        }
+    }
+}

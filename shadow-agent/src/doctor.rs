@@ -1,0 +1,1 @@
+//! Says what this host can and cannot do, and how to fix it.

@@ -1,0 +1,25 @@
+//! Mirrors live HTTP traffic to a shadow, compares the answers, and says whether the new version may ship.
+//!
+//! The way of a byte through the crate, one stage a module (`ARCHITECTURE.md` draws it):
+//! [`capture`] → [`tcp`] → [`http`] → [`exchange::Exchange`] → [`policy`] → [`replay`] → [`compare`] → [`report`].
+//! No stage calls back into an earlier one; [`control`] alone reaches across.
+
+#![deny(unsafe_code)]
+
+pub mod admin;
+pub mod app;
+pub mod capture;
+pub mod cli;
+pub mod compare;
+pub mod config;
+pub mod control;
+pub mod doctor;
+pub mod exchange;
+pub mod http;
+pub mod ledger;
+pub mod metrics;
+pub mod policy;
+pub mod replay;
+pub mod report;
+pub mod shard;
+pub mod tcp;

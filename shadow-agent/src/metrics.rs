@@ -1,0 +1,1 @@
+//! The Prometheus metrics of a running agent, gathered when asked for.

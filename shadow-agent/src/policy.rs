@@ -1,0 +1,1 @@
+//! Decides which exchanges are replayed, and what may leave the process. Pure.

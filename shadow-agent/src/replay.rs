@@ -1,0 +1,1 @@
+//! Sends selected requests to shadow hosts and reads their answers.

@@ -1,0 +1,1 @@
+//! Reassembly of TCP streams as a passive observer sees them. Pure.

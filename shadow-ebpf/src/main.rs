@@ -1,0 +1,2 @@
+//! The kernel programs: entry points and maps, nothing else.
+fn main() {}
