@@ -2,10 +2,11 @@
 //!
 //! `kernel` is the only user of aya, and the only home of `unsafe`; `interfaces` finds devices and what they are.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::exchange::Timestamp;
+use crate::exchange::{Timestamp, reasons};
 
 pub mod interfaces;
 pub mod kernel;
@@ -96,4 +97,39 @@ pub trait SegmentSource: Send {
         timeout: Duration,
         handle: &mut dyn FnMut(&Segment<'_>),
     ) -> Result<Option<usize>, Self::Error>;
+}
+
+reasons! {
+    /// What the kernel decided about a packet.
+    PacketResult {
+        /// Copied into a ring.
+        Copied = "copied",
+        /// Not TCP, not a configured port or network, or a header that cannot be read.
+        Filtered = "filtered",
+        /// Sent by this agent.
+        Own = "own",
+        /// The kill switch is off, or the agent's heartbeat is stale.
+        Killed = "killed",
+        /// The flow is not in the sample.
+        SampledOut = "sampled_out",
+        /// A bare acknowledgment.
+        NoPayload = "no_payload",
+        /// An IP fragment: it cannot be attributed to a flow.
+        Fragment = "fragment",
+        /// Over the byte budget.
+        Shed = "shed",
+        /// The ring was full.
+        RingFull = "ring_full",
+        /// The bytes could not be read from the packet.
+        CopyError = "copy_error",
+    }
+}
+
+/// What the kernel counted since the start, all CPUs together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets by decision, indexed by `PacketResult as usize`.
+    pub packets: Vec<u64>,
+    /// Payload bytes copied.
+    pub bytes: u64,
 }

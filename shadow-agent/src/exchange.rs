@@ -195,6 +195,24 @@ pub struct Answer {
     pub total: Duration,
 }
 
+/// What a shadow host is to the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The new version.
+    Candidate,
+    /// Production's own version, as a shadow.
+    Baseline,
+}
+
+/// A shadow host, as stages behind `replay` know it: its position in every list of targets, and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetInfo {
+    /// Its name in labels and reports.
+    pub name: String,
+    /// What it is to the comparison. The baseline, if any, is the last of the targets.
+    pub role: Role,
+}
+
 /// Declares an enum of reasons with a stable snake-case name each, as used in metric labels and reports.
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)+ }) => {
@@ -328,6 +346,8 @@ reasons! {
         TooLarge = "too_large",
     }
 }
+
+pub(crate) use reasons;
 
 #[cfg(test)]
 mod tests {
