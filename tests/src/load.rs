@@ -33,7 +33,7 @@ pub struct Plan<'a> {
     /// Connections, opened before the first request and kept.
     pub connections: usize,
     /// Writes the request of that number; its response must have a content-length.
-    pub request: &'a dyn Fn(u64, &mut Vec<u8>),
+    pub request: &'a (dyn Fn(u64, &mut Vec<u8>) + Sync),
 }
 
 /// What came back.
@@ -92,8 +92,7 @@ pub fn run(plan: &Plan<'_>) -> Result<Outcome> {
         connections.push(Connection { stream, buffer: Vec::with_capacity(8192), since: None });
     }
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-    // Edge-triggered: each expiry is told once, and the timer is never read.
-    poll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, TIMER))?;
+    poll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
     let mut generator = Generator {
         plan,
         free: (0..connections.len()).rev().collect(),
@@ -104,12 +103,12 @@ pub fn run(plan: &Plan<'_>) -> Result<Outcome> {
     };
     let interval = Duration::from_secs(1) / plan.rate;
     timer.set(Expiration::Interval(TimeSpec::from(interval)), TimerSetTimeFlags::empty())?;
-    generator.drive(&poll, interval)?;
+    generator.drive(&poll, &timer, interval)?;
     Ok(generator.outcome)
 }
 
 impl Generator<'_> {
-    fn drive(&mut self, poll: &Epoll, interval: Duration) -> Result<()> {
+    fn drive(&mut self, poll: &Epoll, timer: &TimerFd, interval: Duration) -> Result<()> {
         let begin = Instant::now();
         let mut due = 0_u64;
         let mut last_progress = Instant::now();
@@ -134,6 +133,8 @@ impl Generator<'_> {
                     }
                     continue;
                 }
+                // Reading also arms it for the next interval.
+                timer.wait()?;
                 let passed = begin.elapsed().as_nanos() / interval.as_nanos();
                 let until = u64::try_from(passed)?.min(self.plan.count);
                 while due < until {
