@@ -65,8 +65,13 @@ fn nginx_logs_each_request_of_the_load_generator() -> Result<()> {
         // Writing to memory does not fail.
         let _ = write!(bytes, "GET /file?n={number} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
     };
-    let plan =
-        Plan { address: bed.production_address(), rate: 5000, count: 10_000, connections: 32, request: &request };
+    let plan = Plan {
+        address: bed.production_address(),
+        rate: 5000,
+        count: 10_000,
+        connections: 32,
+        request: &request,
+    };
     let outcome = bed.client.run(|| load::run(&plan))?;
     ensure!(outcome.ok == 10_000 && outcome.failed == 0, "{outcome:?}");
     let lines = nginx.access_log()?;
