@@ -323,9 +323,8 @@ impl<C> Flow<C> {
     fn is_due(&mut self, direction: Direction) -> bool {
         let reached = self.stream(direction.reversed()).reached();
         let own = self.stream(direction);
-        own.waiting().is_some_and(|(offset, _, ack)| {
-            offset == own.next() && ack.is_none_or(|ack| ack <= reached)
-        })
+        own.waiting()
+            .is_some_and(|(offset, _, ack)| offset == own.next() && ack.is_none_or(|ack| ack <= reached))
     }
 
     /// Hands on the first waiting piece of a direction, or its end.

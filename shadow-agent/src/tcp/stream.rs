@@ -319,7 +319,8 @@ mod tests {
         let mut stream = stream(0, 0);
         stream.hold(2, b"c", 3, Timestamp(1), None);
         assert_eq!(stream.hold(0, b"abXXXXg", 0, Timestamp(2), None), 4, "the hole came first, and wins");
-        let lengths: Vec<_> = stream.pieces.iter().map(|(&at, piece)| (at, piece.bytes.len(), piece.missing)).collect();
+        let lengths: Vec<_> =
+            stream.pieces.iter().map(|(&at, piece)| (at, piece.bytes.len(), piece.missing)).collect();
         assert_eq!(lengths, [(0, 2, 0), (2, 1, 3), (6, 1, 0)]);
     }
 
