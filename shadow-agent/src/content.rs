@@ -126,9 +126,7 @@ fn undo(coding: Coding, body: &[u8], limit: usize) -> Result<Bytes, DecodeError>
 /// `deflate` means the zlib format (RFC 9110, section 8.4.1.2), but some senders leave its header out.
 fn has_zlib_header(body: &[u8]) -> bool {
     match body {
-        [method, flags, ..] => {
-            method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]).is_multiple_of(31)
-        }
+        [method, flags, ..] => method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]).is_multiple_of(31),
         _ => false,
     }
 }

@@ -96,8 +96,12 @@ fn what_cannot_be_decoded_says_why() {
 #[test]
 fn a_bomb_stops_at_the_limit() {
     let zeros = vec![0; 10 << 20];
-    let bombs =
-        [("gzip", gzip(&zeros)), ("deflate", zlib(&zeros)), ("deflate", raw(&zeros)), ("br", BOMB_BR.to_vec())];
+    let bombs = [
+        ("gzip", gzip(&zeros)),
+        ("deflate", zlib(&zeros)),
+        ("deflate", raw(&zeros)),
+        ("br", BOMB_BR.to_vec()),
+    ];
     for (coding, bomb) in bombs.iter().chain([&("zstd", zstd_encode(&zeros))]) {
         check(coding, bomb, zeros.len(), Ok(&zeros));
         check(coding, bomb, zeros.len() - 1, Err(DecodeError::TooLarge(zeros.len() - 1)));
@@ -118,7 +122,8 @@ fn media_types_are_told_apart() {
         ("", None, false),
     ];
     for (value, essence, json) in cases {
-        let headers = Headers(vec![(Bytes::from_static(b"content-type"), Bytes::from_static(value.as_bytes()))]);
+        let headers =
+            Headers(vec![(Bytes::from_static(b"content-type"), Bytes::from_static(value.as_bytes()))]);
         let found = media_type(&headers);
         assert_eq!(found.as_deref(), essence);
         assert_eq!(found.is_some_and(|found| is_json(&found)), json, "{value}");
