@@ -55,6 +55,8 @@ struct Stage<'a> {
     questions: Cell<u64>,
 }
 
+type Variant = fn(&Stage<'_>) -> Result<Measured>;
+
 /// Measures everything and returns the table.
 ///
 /// # Errors
@@ -83,7 +85,7 @@ pub fn run(repeats: u32, seconds: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     let stage =
         Stage { bed: &bed, production: &production, mirroring: &mirroring, seconds, questions: Cell::new(0) };
 
-    let variants: [(&str, fn(&Stage<'_>) -> Result<Measured>); 4] = [
+    let variants: [(&str, Variant); 4] = [
         ("off", |stage| stage.off()),
         ("agent", |stage| stage.agent()),
         ("mirror", |stage| stage.mirror()),
