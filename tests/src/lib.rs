@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod bed;
+pub mod bench;
 pub mod client;
 pub mod demo;
 pub mod load;
