@@ -173,6 +173,29 @@ fn errors_against_the_reference() {
 }
 
 #[test]
+fn errors_of_both_at_different_requests_cancel_out() {
+    let levels = Levels { pass: 0.05, fail: 0.05 };
+    // Out of 200,000 requests: errors of the candidate alone, of the reference alone.
+    let cases = [
+        (4_000, 4_000, Outcome::Pass),
+        (4_700, 4_000, Outcome::Insufficient),
+        (6_000, 4_000, Outcome::Fail),
+        (100, 4_000, Outcome::Pass),
+    ];
+    for (only_target, only_reference, outcome) in cases {
+        let pairs = ErrorPairs {
+            pairs: 200_000,
+            target: only_target,
+            reference: only_reference,
+            only_target,
+            only_reference,
+        };
+        let check = checks::errors(&pairs, "baseline", 1.2, 0.001, levels);
+        assert_eq!(check.outcome, Some(outcome), "{only_target} against {only_reference}: {check:?}");
+    }
+}
+
+#[test]
 fn rare_endpoints_do_not_hold_up_a_pass_unless_they_are_suspect() {
     let rare = |every: u64| {
         let mut all = traffic("/often", 30_000, 0, true);
