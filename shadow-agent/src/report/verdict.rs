@@ -16,6 +16,10 @@
 //! It does hold it up when its share of mismatches or its excess of errors is beyond the limit so far, or when the
 //! operator gave the endpoint a limit of its own, seen or not: that asks for evidence.
 //!
+//! **How much evidence.** At the default limits and 95 %, an endpoint passes alone after 410 clean requests, and the
+//! whole after about 5,300; an endpoint three times as slow as the baseline's fails after some 150 to 300, one that is
+//! always wrong after about ten.
+//!
 //! Pure: books, limits and the ledger in, a verdict out.
 
 use std::collections::BTreeMap;
