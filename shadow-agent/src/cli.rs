@@ -1,1 +1,261 @@
-//! The command line: arguments, help and exit codes.
+//! The command line: arguments, help and exit codes. Values that a file can hold too stay text here, because `config`
+//! checks them wherever they come from.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::units;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did what was asked, or the verdict is pass.
+    Success = 0,
+    /// The verdict is fail.
+    Fail = 1,
+    /// A usage or configuration error.
+    Usage = 2,
+    /// There is not enough evidence for a verdict.
+    Insufficient = 3,
+    /// A missing privilege or kernel feature.
+    Unsupported = 4,
+    /// Any other failure.
+    Failure = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Mirrors live HTTP traffic to a shadow, compares the answers and says whether to ship.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "shadow-agent",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Exit codes: 0 success or verdict pass, 1 verdict fail, 2 usage or configuration error,
+3 not enough evidence, 4 missing privilege or kernel feature, 5 any other failure.
+
+Example:
+  shadow-agent run --interface eth0 --port 8080 --shadow http://10.0.0.9:8080"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What is logged to standard error: a level (error, warn, info, debug, trace) or directives such as
+    /// info,shadow_agent::replay=debug
+    #[arg(long, global = true, value_name = "LEVEL", env = "SHADOW_AGENT_LOG", default_value = "info",
+          hide_env_values = true, value_parser = log_filter)]
+    pub log: String,
+}
+
+/// The subcommands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Capture, replay, compare, and print a summary at the end
+    Run(Box<RunArgs>),
+    /// Talk to a running agent
+    Ctl(CtlArgs),
+    /// Say what this host can and cannot do, and how to fix it
+    #[command(after_help = "\
+Exit codes: 0 nothing stands in the way, 2 the configuration cannot be used, 4 the agent cannot capture here.
+
+Example:
+  shadow-agent doctor --config /etc/shadow-agent/config.yaml")]
+    Doctor(DoctorArgs),
+    /// Check a configuration file, or show what is in effect
+    #[command(after_help = "\
+Example:
+  shadow-agent config check /etc/shadow-agent/config.yaml")]
+    Config(ConfigArgs),
+}
+
+/// The arguments of `run`.
+///
+/// Each sets one key of the configuration file and beats it; SHADOW_AGENT_ and the flag's name in capitals does the
+/// same from the environment, lists separated by commas.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Every flag can come from the environment too: SHADOW_AGENT_ and its name in capitals
+(SHADOW_AGENT_SAMPLE=25%), lists separated by commas. A flag beats the environment,
+which beats the configuration file.
+
+Examples:
+  shadow-agent run --interface eth0 --port 8080 --shadow http://10.0.0.9:8080
+  shadow-agent run --interface eth0 --port 8080 --shadow http://10.0.0.9:8080 \\
+      --baseline http://10.0.0.10:8080 --duration 60s --report report.json --gate
+  shadow-agent run --config /etc/shadow-agent/config.yaml")]
+pub struct RunArgs {
+    /// The configuration file (YAML)
+    #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+
+    /// Interface to capture on: a name or a glob [repeatable]
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+
+    /// The server's port, or a range such as 9000-9010 [repeatable]
+    #[arg(long, value_name = "PORT|A-B")]
+    pub port: Vec<String>,
+
+    /// Only servers in this network [repeatable]
+    #[arg(long, value_name = "SERVER-CIDR")]
+    pub cidr: Vec<String>,
+
+    /// The new version, to which requests are replayed; replaces the file's targets
+    #[arg(long, value_name = "URL")]
+    pub shadow: Option<String>,
+
+    /// Production's own version as a shadow, which tells differences of version from noise
+    #[arg(long, value_name = "URL")]
+    pub baseline: Option<String>,
+
+    /// Method to replay; all but safe ones need --isolated [repeatable; default: GET, HEAD, OPTIONS]
+    #[arg(long, value_name = "M")]
+    pub method: Vec<String>,
+
+    /// Declare that nothing the targets write reaches anybody
+    #[arg(long)]
+    pub isolated: bool,
+
+    /// Replay only these paths: `*` within a segment, `**` across segments [repeatable]
+    #[arg(long, value_name = "GLOB")]
+    pub path: Vec<String>,
+
+    /// Requests that carry credentials: skip, forward or strip [default: skip]
+    #[arg(long, value_name = "skip|forward|strip")]
+    pub credentials: Option<String>,
+
+    /// The share of connections captured [default: 100%]
+    #[arg(long, value_name = "SHARE")]
+    pub sample: Option<String>,
+
+    /// Requests per second to each target, such as 500/s [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<String>,
+
+    /// Requests under way at once to each target [default: 64]
+    #[arg(long, value_name = "N")]
+    pub concurrency: Option<String>,
+
+    /// How to attach to the interface: tc [default: tc]
+    #[arg(long, value_name = "tc")]
+    pub mode: Option<String>,
+
+    /// Where the admin API listens, or off [default: 127.0.0.1:9465]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+
+    /// Stop after this time, such as 60s [default: run until interrupted]
+    #[arg(long, value_name = "DURATION", env = "SHADOW_AGENT_DURATION", hide_env_values = true,
+          value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// Write the summary as JSON to this file
+    #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_REPORT", hide_env_values = true)]
+    pub report: Option<PathBuf>,
+
+    /// End with the verdict's exit code: 0 pass, 1 fail, 3 not enough evidence
+    #[arg(long, env = "SHADOW_AGENT_GATE", hide_env_values = true)]
+    pub gate: bool,
+
+    /// What this run is called in reports: a version, a commit
+    #[arg(long, value_name = "TEXT", env = "SHADOW_AGENT_LABEL", hide_env_values = true)]
+    pub label: Option<String>,
+}
+
+/// The arguments of `ctl`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shadow-agent ctl status")]
+pub struct CtlArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CtlCommand,
+
+    /// The running agent's admin API
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR",
+        env = "SHADOW_AGENT_ADMIN",
+        default_value = "127.0.0.1:9465",
+        hide_env_values = true
+    )]
+    pub admin: String,
+
+    /// A file with the bearer token of the admin API
+    #[arg(long, global = true, value_name = "FILE", env = "SHADOW_AGENT_TOKEN_FILE", hide_env_values = true)]
+    pub token_file: Option<PathBuf>,
+}
+
+/// What can be asked of a running agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum CtlCommand {
+    /// Show what the agent is doing
+    #[command(after_help = "Example:\n  shadow-agent ctl status --admin 127.0.0.1:9465")]
+    Status,
+    /// Capture and replay again
+    #[command(after_help = "Example:\n  shadow-agent ctl enable")]
+    Enable,
+    /// Stop capturing and replaying at once; the agent keeps running
+    #[command(after_help = "Example:\n  shadow-agent ctl disable")]
+    Disable,
+}
+
+/// The arguments of `doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Check what this configuration needs, too
+    #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// The arguments of `config`.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What can be done with a configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a file; the environment plays no part
+    #[command(after_help = "Example:\n  shadow-agent config check /etc/shadow-agent/config.yaml")]
+    Check {
+        /// The file (YAML)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the configuration in effect, from file, environment and flags of `run`, without secrets
+    #[command(after_help = "Example:\n  shadow-agent config show --config config.yaml --sample 25%")]
+    Show(Box<RunArgs>),
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match units::duration(text) {
+        Ok(Duration::ZERO) => Err("a run of no length sees nothing; write one such as 60s".to_owned()),
+        other => other.map_err(|problem| problem.to_string()),
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err("write error, warn, info, debug or trace, or directives such as info,shadow_agent=debug"
+            .to_owned()),
+    }
+}

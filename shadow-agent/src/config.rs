@@ -11,6 +11,18 @@ use std::time::Duration;
 use http::Method;
 use ipnet::IpNet;
 
+pub mod check;
+mod error;
+mod file;
+mod load;
+mod overlay;
+mod resolve;
+pub mod show;
+pub mod units;
+
+pub use error::{ConfigError, Place, Problem, Source};
+pub use load::load;
+
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -13,6 +13,7 @@ pub mod capture;
 pub mod cli;
 pub mod compare;
 pub mod config;
+pub mod content;
 pub mod control;
 pub mod doctor;
 pub mod exchange;

@@ -101,7 +101,13 @@ pub fn run(plan: &Plan<'_>) -> Result<Outcome> {
         connections,
         waiting: VecDeque::new(),
         scratch: Vec::new(),
-        outcome: Outcome { sent: 0, ok: 0, failed: 0, latency: Histogram::new_with_bounds(1, MAX_LATENCY, 3)?, elapsed: Duration::ZERO },
+        outcome: Outcome {
+            sent: 0,
+            ok: 0,
+            failed: 0,
+            latency: Histogram::new_with_bounds(1, MAX_LATENCY, 3)?,
+            elapsed: Duration::ZERO,
+        },
     };
     let interval = Duration::from_secs(1) / plan.rate;
     timer.set(Expiration::Interval(TimeSpec::from(interval)), TimerSetTimeFlags::empty())?;

@@ -3,7 +3,7 @@
 //! This module and those below it are the only users of aya and the only home of `unsafe`. It interprets no payload and
 //! holds no policy: which devices, and which way they lead, is decided by the caller.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::{Array, LpmTrie, MapData, PerCpuArray, lpm_trie};
@@ -37,7 +37,7 @@ type Counts = [u64; Outcome::ALL.len() + 1];
 pub struct KernelCapture {
     ebpf: Ebpf,
     control: Arc<Control>,
-    attachments: Attachments,
+    attachments: Mutex<Attachments>,
     log: Option<Mutex<log::Log>>,
 }
 
@@ -79,7 +79,8 @@ impl KernelCapture {
         control.set_sample(config.sample);
         control.beat();
         let sources = source::create(&mut ebpf, plan, &control)?;
-        let mut capture = KernelCapture { ebpf, control, attachments: Attachments::new(preferred), log };
+        let attachments = Mutex::new(Attachments::new(preferred));
+        let mut capture = KernelCapture { ebpf, control, attachments, log };
         for device in devices {
             capture.attach(device)?;
         }
@@ -91,7 +92,8 @@ impl KernelCapture {
     /// # Errors
     /// When the device is gone or the kernel refuses.
     pub fn attach(&mut self, device: &Device) -> Result<(), KernelError> {
-        self.attachments.attach(&mut self.ebpf, device)
+        let attachments = self.attachments.get_mut().unwrap_or_else(PoisonError::into_inner);
+        attachments.attach(&mut self.ebpf, device)
     }
 
     /// Says that the agent is well. Due at least every two seconds, and only while every shard makes progress.
@@ -134,14 +136,18 @@ impl KernelCapture {
     ///
     /// # Errors
     /// When the kernel refuses; the remaining devices are detached nevertheless.
-    pub fn detach(&mut self) -> Result<(), KernelError> {
-        self.attachments.detach()
+    pub fn detach(&self) -> Result<(), KernelError> {
+        self.attachments().detach()
     }
 
     /// The devices that programs are attached to, and how.
     #[must_use]
     pub fn attached(&self) -> Vec<Attached> {
-        self.attachments.list()
+        self.attachments().list()
+    }
+
+    fn attachments(&self) -> MutexGuard<'_, Attachments> {
+        self.attachments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

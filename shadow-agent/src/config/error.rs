@@ -1,0 +1,330 @@
+//! What can be wrong with a configuration, and how it is said: place, value and remedy in one sentence.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// A line of the configuration file, counted from 1.
+    File {
+        /// The line.
+        line: u64,
+    },
+    /// An environment variable.
+    Environment(&'static str),
+    /// A flag of the command line.
+    Flag(&'static str),
+    /// Nowhere: it was not given.
+    #[default]
+    Missing,
+}
+
+/// A key and where its value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The key in the notation of the file: `replay.targets[0].url`.
+    pub key: String,
+    /// Where its value came from.
+    pub source: Source,
+    /// The configuration file, when there is one.
+    pub file: Option<PathBuf>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.source, &self.file) {
+            (Source::File { line }, Some(file)) => {
+                write!(f, "line {line} of {}: {}", file.display(), self.key)
+            }
+            (Source::File { line }, None) => write!(f, "line {line}: {}", self.key),
+            (Source::Environment(name), _) => write!(f, "environment variable {name}"),
+            (Source::Flag(name), _) => f.write_str(name),
+            (Source::Missing, Some(file)) => write!(f, "{}: {}", file.display(), self.key),
+            (Source::Missing, None) => f.write_str(&self.key),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: the configuration file cannot be read ({error}); give a readable file with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file is larger than a configuration can be.
+    #[error("{}: the configuration file is larger than {limit} bytes; is it the right file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        limit: u64,
+    },
+    /// The file is not YAML, or a value has another shape than its key wants.
+    #[error("line {line} of {}: {problem}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; 0 when the parser does not know.
+        line: u64,
+        /// What the YAML parser said.
+        problem: String,
+    },
+    /// A key that does not exist.
+    #[error("line {line} of {}: unknown key `{key}`; {}", path.display(), Suggestion(suggestion.as_deref(), known))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The key.
+        key: String,
+        /// The existing key that is nearest.
+        suggestion: Option<&'static str>,
+        /// The keys that exist there.
+        known: Vec<&'static str>,
+    },
+    /// An environment variable with our prefix that means nothing.
+    #[error("environment variable {name} means nothing to shadow-agent; {}", Suggestion(*suggestion, known))]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+        /// The existing variable that is nearest.
+        suggestion: Option<&'static str>,
+        /// The variables that exist.
+        known: Vec<&'static str>,
+    },
+    /// A value that is not possible.
+    #[error("{place}: {problem}")]
+    Value {
+        /// The key, and where its value came from.
+        place: Place,
+        /// The value, what is wrong with it, and the remedy.
+        problem: Problem,
+    },
+}
+
+struct Suggestion<'a>(Option<&'a str>, &'a [&'static str]);
+
+impl fmt::Display for Suggestion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, "did you mean `{name}`?"),
+            None => write!(f, "possible here: {}", self.1.join(", ")),
+        }
+    }
+}
+
+/// What is wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A boolean that is none.
+    #[error("`{0}` is neither true nor false; write one of the two")]
+    Boolean(String),
+    /// A whole number that is none.
+    #[error("`{0}` is not a whole number; write digits, or hexadecimal such as 0x5AD0")]
+    Number(String),
+    /// A decimal number that is none.
+    #[error("`{0}` is not a number; write one such as 1.5")]
+    Decimal(String),
+    /// A duration that is none.
+    #[error("`{0}` is not a duration; write a number with its unit, such as 250ms, 30s, 10m or 1h")]
+    Duration(String),
+    /// A size that is none.
+    #[error("`{0}` is not a size; write a number with its unit, such as 64KiB, 16MiB or 1GiB")]
+    Size(String),
+    /// A rate that is none.
+    #[error("`{0}` is not a rate; write requests per second such as 500/s, or unlimited")]
+    Rate(String),
+    /// A share that is none.
+    #[error("`{0}` is not a share; write one from 0% to 100%, such as 25%")]
+    Share(String),
+    /// A port or range of ports that is none.
+    #[error("`{0}` is not a port; write a number from 1 to 65535 or a range such as 9000-9010")]
+    Ports(String),
+    /// A value outside its bounds.
+    #[error("`{value}` is out of bounds; write a value from {least} to {most}")]
+    Bounds {
+        /// The value.
+        value: String,
+        /// The least possible value.
+        least: String,
+        /// The greatest possible value.
+        most: String,
+    },
+    /// A word that is none of those possible.
+    #[error("`{value}` is not possible; write {possible}")]
+    Choice {
+        /// The value.
+        value: String,
+        /// The possible ones.
+        possible: &'static str,
+    },
+    /// Something that the contract names and this version does not do yet.
+    #[error("not supported by this version yet; leave it out")]
+    Unsupported,
+    /// A value that the contract names and this version does not do yet.
+    #[error("`{value}` is not supported by this version yet; write {possible}")]
+    UnsupportedValue {
+        /// The value.
+        value: String,
+        /// What is supported.
+        possible: &'static str,
+    },
+    /// A required value is missing or empty.
+    #[error("required, and nothing was given; {0}")]
+    Required(&'static str),
+    /// An empty string.
+    #[error("the value is empty; give one or leave the key out")]
+    Empty,
+    /// Too many entries of a list.
+    #[error("{count} entries are more than the {most} possible; leave some out")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// A network that is none.
+    #[error(
+        "`{0}` is not a network; write an address with its prefix length, such as 10.0.0.0/8 or fd00::/8"
+    )]
+    Network(String),
+    /// A glob that is none.
+    #[error("`{value}` is not a glob ({problem}); `*` stands for anything within a segment")]
+    Glob {
+        /// The value.
+        value: String,
+        /// What the glob parser said.
+        problem: String,
+    },
+    /// A path, glob or pattern that can never match.
+    #[error("`{0}` matches no path, because paths begin with a slash; write /{0}")]
+    NoSlash(String),
+    /// An endpoint pattern that is none.
+    #[error(
+        "`{0}` is not an endpoint pattern; write a path in which whole segments may be {{names}}, such as /users/{{id}}"
+    )]
+    Endpoint(String),
+    /// A JSON path that is none.
+    #[error(
+        "`{value}` is not a JSON path of RFC 9535 ({problem}); write one such as $.items[*].price or $..email"
+    )]
+    JsonPath {
+        /// The value.
+        value: String,
+        /// What the parser said.
+        problem: String,
+    },
+    /// A method that is none.
+    #[error("`{0}` is not an HTTP method that can be replayed; write one in capitals, such as GET or POST")]
+    Method(String),
+    /// A header name that is none.
+    #[error("`{0}` is not a header name; write letters, digits and dashes, such as x-api-key")]
+    HeaderName(String),
+    /// A header that replay itself has to write.
+    #[error("`{0}` is written by the agent itself and cannot be configured; leave it out")]
+    HeaderReserved(String),
+    /// A header value that cannot be sent. The value is not repeated: it may be a secret.
+    #[error("the value has characters that a header cannot carry; write visible ASCII on one line")]
+    HeaderValue,
+    /// An interface name or glob that no interface can have.
+    #[error(
+        "`{0}` cannot be the name of an interface; write a name such as eth0 or a glob such as \"veth*\""
+    )]
+    Interface(String),
+    /// A URL that is none.
+    #[error("`{0}` is not a URL with a host; write one such as http://10.0.0.9:8080")]
+    Url(String),
+    /// TLS to a target.
+    #[error("`{0}` wants TLS, which this version cannot speak to a target; write an http:// URL")]
+    Tls(String),
+    /// A query or a fragment in a target's URL.
+    #[error("`{0}` has a query, and requests bring their own; write the URL without it")]
+    UrlQuery(String),
+    /// A user name or password in a URL. The value is not repeated: it is a secret.
+    #[error(
+        "the URL holds a user name or password; leave it out and set an authorization header under headers.set"
+    )]
+    UrlUser,
+    /// A target name that cannot be a label.
+    #[error(
+        "`{0}` cannot be the name of a target; write up to 63 lower-case letters, digits, dashes and underscores"
+    )]
+    TargetName(String),
+    /// Two targets with one name.
+    #[error("`{0}` is the name of another target too; give each its own")]
+    DuplicateName(String),
+    /// Candidate and baseline are the same host.
+    #[error(
+        "`{url}` is the URL of the baseline and of `{candidate}`, so that no difference could ever be seen; give the baseline production's own version"
+    )]
+    BaselineIsCandidate {
+        /// The URL.
+        url: String,
+        /// The name of the candidate.
+        candidate: String,
+    },
+    /// An unsafe method that would reach a target which is not isolated.
+    #[error(
+        "`{method}` is not a safe method and `{target}` is not declared isolated; leave the method out, or declare (isolated: true, --isolated) that nothing this target writes reaches anybody"
+    )]
+    UnsafeMethod {
+        /// The method.
+        method: String,
+        /// The target.
+        target: String,
+    },
+    /// A rule that both skips and samples, or does neither.
+    #[error("the rule for `{0}` needs either `sample` or `skip: true`; write one of the two")]
+    Rule(String),
+    /// An address to listen on that is none.
+    #[error(
+        "`{0}` is not an address to listen on; write an IP address and a port such as 127.0.0.1:9465, or off"
+    )]
+    Listen(String),
+    /// The admin API would be open to the network.
+    #[error(
+        "`{0}` is not a loopback address, and no token protects it; set admin.token_file to a file with a token, or listen on 127.0.0.1"
+    )]
+    NoToken(String),
+    /// The token file cannot be read.
+    #[error("`{path}` cannot be read ({problem}); put the token into that file, readable by this user")]
+    TokenUnreadable {
+        /// The file.
+        path: String,
+        /// What the system said.
+        problem: String,
+    },
+    /// The token file holds no usable token.
+    #[error("`{0}` holds no token; write one line of 16 to 4096 visible characters into it")]
+    TokenUnusable(String),
+    /// A bound that is below another one it has to hold.
+    #[error("`{value}` is less than {other_key} ({other}); raise it or lower the other")]
+    LessThan {
+        /// The value.
+        value: String,
+        /// The key of the other value.
+        other_key: &'static str,
+        /// The other value.
+        other: String,
+    },
+    /// Rings that are too small for a packet.
+    #[error(
+        "`{size}` over {shards} shards is less than {least} for each; raise the size or lower the number of shards"
+    )]
+    RingTooSmall {
+        /// The size of all rings together.
+        size: String,
+        /// The number of shards.
+        shards: u16,
+        /// The least for one.
+        least: String,
+    },
+}

@@ -1,0 +1,231 @@
+//! The configuration file as written: every key of it, every value still text with the line it came from.
+//!
+//! The same form is filled by the environment and by flags (`overlay`), and by `show`. Nothing is interpreted here.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::de::{IgnoredAny, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_saphyr::{Error, Spanned};
+
+use super::{ConfigError, Source};
+
+/// One value as text, with its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) source: Source,
+}
+
+impl Text {
+    pub(super) fn new(text: impl Into<String>, source: Source) -> Text {
+        Text { text: text.into(), source }
+    }
+}
+
+struct Scalar(String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a single value")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_string(Any)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
+        let spanned = Spanned::<Scalar>::deserialize(deserializer)?;
+        Ok(Text { text: spanned.value.0, source: Source::File { line: spanned.referenced.line() } })
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.text.parse::<u64>(), self.text.parse::<bool>()) {
+            (Ok(number), _) if number.to_string() == self.text => serializer.serialize_u64(number),
+            (_, Ok(boolean)) => serializer.serialize_bool(boolean),
+            _ => serializer.serialize_str(&self.text),
+        }
+    }
+}
+
+/// A key that the contract names and this version does not honour: any value, remembered by its line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NotYet(pub(super) Source);
+
+impl<'de> Deserialize<'de> for NotYet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<NotYet, D::Error> {
+        let spanned = Spanned::<IgnoredAny>::deserialize(deserializer)?;
+        Ok(NotYet(Source::File { line: spanned.referenced.line() }))
+    }
+}
+
+impl Serialize for NotYet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+/// A section that is there without content is a section that is not there.
+fn section<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Declares structs of which every field may be missing, and no other may be there.
+macro_rules! raw {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* })*) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(super) struct $name { $(
+            #[serde(deserialize_with = "section", skip_serializing_if = "is_default")]
+            pub(super) $field: $type,
+        )* }
+    )* };
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+raw! {
+    /// The whole file.
+    Raw {
+        enabled: Option<Text>,
+        capture: Capture,
+        limits: Limits,
+        select: Select,
+        mask: Mask,
+        replay: Replay,
+        compare: Compare,
+        verdict: Verdict,
+        admin: Admin,
+        metrics: Option<NotYet>,
+        store: Option<NotYet>,
+    }
+    Capture {
+        interfaces: Option<Vec<Text>>,
+        mode: Option<Text>,
+        ports: Option<Vec<Text>>,
+        side: Option<Text>,
+        polarity: Option<Text>,
+        cidrs: Cidrs,
+        seed: Option<Text>,
+        mark: Option<Text>,
+        sample: Option<Text>,
+        budget: Option<NotYet>,
+        rings: Rings,
+        kernel_log: Option<Text>,
+    }
+    Cidrs { server: Networks, client: Networks, }
+    Networks { include: Option<Vec<Text>>, exclude: Option<Vec<Text>>, }
+    Rings { size: Option<Text>, shards: Option<Text>, }
+    Limits {
+        flows: Option<Text>,
+        flow_buffer: Option<Text>,
+        total_buffer: Option<Text>,
+        body: Option<Text>,
+        exchange_timeout: Option<Text>,
+        cpu: Option<NotYet>,
+    }
+    Select { methods: Option<Vec<Text>>, rules: Option<Vec<Rule>>, }
+    Rule { path: Text, sample: Option<Text>, skip: Option<Text>, }
+    Mask { keep: MaskRules, send: MaskRules, }
+    MaskRules { headers: Option<Vec<Text>>, fields: Option<Vec<Text>>, query: Option<Vec<Text>>, }
+    Replay {
+        credentials: Option<Text>,
+        rate: Option<Text>,
+        concurrency: Option<Text>,
+        timeout: Option<Text>,
+        targets: Option<Vec<Target>>,
+        baseline: Option<Target>,
+    }
+    Target {
+        name: Text,
+        url: Text,
+        isolated: Option<Text>,
+        rate: Option<Text>,
+        concurrency: Option<Text>,
+        timeout: Option<Text>,
+        headers: Headers,
+    }
+    Headers { set: BTreeMap<String, Text>, remove: Option<Vec<Text>>, }
+    Compare {
+        headers: Option<Vec<Text>>,
+        ignore: Option<Vec<Text>>,
+        tolerance: Option<NotYet>,
+        unordered: Option<NotYet>,
+        endpoints: Option<Vec<Endpoint>>,
+        max_endpoints: Option<Text>,
+    }
+    Endpoint {
+        path: Text,
+        limits: EndpointLimits,
+        critical: Option<NotYet>,
+        owner: Option<NotYet>,
+    }
+    EndpointLimits { mismatch: Option<Text>, }
+    Verdict { limits: VerdictLimits, confidence: Option<Text>, on_insufficient: Option<NotYet>, }
+    VerdictLimits {
+        mismatch: Option<Text>,
+        mismatch_per_endpoint: Option<Text>,
+        error_ratio: Option<Text>,
+        latency_ratio_p95: Option<Text>,
+        loss: Option<Text>,
+    }
+    Admin { listen: Option<Text>, token_file: Option<Text>, }
+}
+
+/// Reads the text of a file.
+///
+/// # Errors
+/// When it is not YAML, or a key is unknown, twice there, or of another shape.
+pub(super) fn parse(text: &str, path: &Path) -> Result<Raw, ConfigError> {
+    let raw: Result<Option<Raw>, Error> = serde_saphyr::from_str(text);
+    raw.map(Option::unwrap_or_default).map_err(|error| explain(error.without_snippet(), path))
+}
+
+fn explain(error: &Error, path: &Path) -> ConfigError {
+    let line = error.location().map_or(0, |location| location.line());
+    let path = path.to_owned();
+    match error {
+        Error::SerdeUnknownField { field, expected, .. } => ConfigError::UnknownKey {
+            path,
+            line,
+            key: field.clone(),
+            suggestion: nearest(field, expected),
+            known: expected.clone(),
+        },
+        Error::DuplicateMappingKey { key: Some(key), .. } => {
+            let problem = format!("the key `{key}` is there twice; leave one of them out");
+            ConfigError::Shape { path, line, problem }
+        }
+        other => {
+            let said = other.to_string();
+            // The parser repeats the position that is said already.
+            let problem = said.split(" at line ").next().unwrap_or(&said).to_owned();
+            ConfigError::Shape { path, line, problem }
+        }
+    }
+}
+
+/// The name that a person who typed `word` most likely meant.
+pub(super) fn nearest(word: &str, names: &[&'static str]) -> Option<&'static str> {
+    let word: Cow<'_, str> = word.replace('-', "_").into();
+    let near = names.iter().map(|name| (strsim::jaro_winkler(&word, name), *name));
+    near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8).map(|(_, name)| name)
+}

@@ -1,0 +1,114 @@
+//! Resolves `capture`.
+
+use globset::Glob;
+use ipnet::IpNet;
+
+use super::super::file;
+use super::super::{Capture, ConfigError, Networks, Polarity, Problem, Side, units};
+use super::{list, not_yet, read, show, size, within, wrong};
+
+/// The longest name of a network interface (`IFNAMSIZ` less its end).
+const MAX_INTERFACE_NAME: usize = 15;
+const MAX_INTERFACES: usize = 64;
+const MAX_PORT_RANGES: usize = 256;
+/// Entries of each list of networks; four lists fill the kernel's map.
+const MAX_NETWORKS: usize = 256;
+const MAX_SHARDS: u64 = 32;
+const RING_SIZE: std::ops::RangeInclusive<u64> = 256 << 10..=1 << 30;
+
+pub(super) fn capture(raw: &file::Capture) -> Result<Capture, ConfigError> {
+    not_yet("capture.budget", raw.budget.as_ref())?;
+    if let Some(mode) = raw.mode.as_ref() {
+        super::parse("capture.mode", mode, |text| match text {
+            "tc" => Ok(()),
+            "xdp" => Err(Problem::UnsupportedValue { value: text.to_owned(), possible: "tc" }),
+            _ => Err(Problem::Choice { value: text.to_owned(), possible: "tc" }),
+        })?;
+    }
+    let default = Capture::default();
+    let interfaces = raw.interfaces.as_deref().unwrap_or_default();
+    let ports = raw.ports.as_deref().unwrap_or_default();
+    let number =
+        |text: &str| within(text, units::number(text)?, 0..=u64::from(u32::MAX), show).map(|n| n as u32);
+    let capture = Capture {
+        interfaces: list("capture.interfaces", interfaces, MAX_INTERFACES, interface)?,
+        ports: list("capture.ports", ports, MAX_PORT_RANGES, units::ports)?,
+        side: read("capture.side", raw.side.as_ref(), default.side, side)?,
+        polarity: read("capture.polarity", raw.polarity.as_ref(), default.polarity, polarity)?,
+        server: networks("capture.cidrs.server", &raw.cidrs.server)?,
+        client: networks("capture.cidrs.client", &raw.cidrs.client)?,
+        seed: read("capture.seed", raw.seed.as_ref(), default.seed, number)?,
+        mark: read("capture.mark", raw.mark.as_ref(), default.mark, number)?,
+        sample: read("capture.sample", raw.sample.as_ref(), default.sample, units::share)?,
+        ring_size: read("capture.rings.size", raw.rings.size.as_ref(), default.ring_size, size(RING_SIZE))?,
+        shards: read("capture.rings.shards", raw.rings.shards.as_ref(), None, shards)?,
+        kernel_log: read("capture.kernel_log", raw.kernel_log.as_ref(), default.kernel_log, units::boolean)?,
+    };
+    if capture.interfaces.is_empty() {
+        let remedy = "name at least one interface or glob here or with --interface";
+        return Err(wrong("capture.interfaces", Default::default(), Problem::Required(remedy)));
+    }
+    if capture.ports.is_empty() {
+        let remedy = "name the server's port here or with --port";
+        return Err(wrong("capture.ports", Default::default(), Problem::Required(remedy)));
+    }
+    Ok(capture)
+}
+
+fn interface(text: &str) -> Result<String, Problem> {
+    let is_glob = text.contains(['*', '?', '[', '{']);
+    if text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
+        || (!is_glob && text.len() > MAX_INTERFACE_NAME)
+    {
+        return Err(Problem::Interface(text.to_owned()));
+    }
+    match Glob::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(Problem::Glob { value: text.to_owned(), problem: error.kind().to_string() }),
+    }
+}
+
+fn side(text: &str) -> Result<Side, Problem> {
+    match text {
+        "server" => Ok(Side::Server),
+        "client" => Ok(Side::Client),
+        "both" => Ok(Side::Both),
+        _ => Err(Problem::Choice { value: text.to_owned(), possible: "server, client or both" }),
+    }
+}
+
+fn polarity(text: &str) -> Result<Polarity, Problem> {
+    match text {
+        "auto" => Ok(Polarity::Auto),
+        "ingress" => Ok(Polarity::Ingress),
+        "egress" => Ok(Polarity::Egress),
+        _ => Err(Problem::Choice { value: text.to_owned(), possible: "auto, ingress or egress" }),
+    }
+}
+
+fn shards(text: &str) -> Result<Option<u16>, Problem> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let number = units::number(text)
+        .map_err(|_| Problem::Choice { value: text.to_owned(), possible: "auto or a number" })?;
+    within(text, number, 1..=MAX_SHARDS, show).map(|n| Some(n as u16))
+}
+
+fn networks(key: &str, raw: &file::Networks) -> Result<Networks, ConfigError> {
+    let entries = |key: String, texts: &Option<Vec<file::Text>>| {
+        list(&key, texts.as_deref().unwrap_or_default(), MAX_NETWORKS, network)
+    };
+    Ok(Networks {
+        include: entries(format!("{key}.include"), &raw.include)?,
+        exclude: entries(format!("{key}.exclude"), &raw.exclude)?,
+    })
+}
+
+/// A network, or a single address; bits beyond the prefix are cleared.
+fn network(text: &str) -> Result<IpNet, Problem> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map(|network| network.trunc())
+        .map_err(|_| Problem::Network(text.to_owned()))
+}

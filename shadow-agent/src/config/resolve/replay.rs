@@ -1,0 +1,186 @@
+//! Resolves `replay`.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+
+use super::super::file::{self, Text};
+use super::super::overlay::Overrides;
+use super::super::{ConfigError, Credentials, Problem, Replay, Target, units};
+use super::rules::header_name;
+use super::{at_most, count, list, parse, read, within, wrong};
+
+const MAX_TARGETS: usize = 8;
+const MAX_HEADERS: usize = 64;
+const MAX_NAME: usize = 63;
+const MAX_CONCURRENCY: u64 = 10_000;
+const MAX_RATE: f64 = 1e6;
+const TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
+
+/// Headers that replay writes: framing (RFC 9112, section 6), the connection, and the marks.
+const RESERVED: [&str; 9] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-shadow-exchange",
+    "x-shadow-request",
+];
+
+pub(super) fn replay(raw: &file::Replay, overrides: &Overrides) -> Result<Replay, ConfigError> {
+    let targets = raw.targets.as_deref().unwrap_or_default();
+    at_most("replay.targets", targets.first().map(|target| target.url.source), targets.len(), MAX_TARGETS)?;
+    let resolved: Result<Vec<_>, _> = targets
+        .iter()
+        .enumerate()
+        .map(|(index, one)| target(&format!("replay.targets[{index}]"), one, raw, overrides))
+        .collect();
+    let baseline = raw.baseline.as_ref().map(|one| target("replay.baseline", one, raw, overrides));
+    let replay = Replay {
+        credentials: read("replay.credentials", raw.credentials.as_ref(), Credentials::Skip, credentials)?,
+        targets: resolved?,
+        baseline: baseline.transpose()?,
+    };
+    if replay.targets.is_empty() {
+        let remedy = "give the URL of the new version here or with --shadow";
+        return Err(wrong("replay.targets", Default::default(), Problem::Required(remedy)));
+    }
+    Ok(replay)
+}
+
+fn credentials(text: &str) -> Result<Credentials, Problem> {
+    let possible = "skip, forward or strip";
+    match text {
+        "skip" => Ok(Credentials::Skip),
+        "forward" => Ok(Credentials::Forward),
+        "strip" => Ok(Credentials::Strip),
+        "replace" => Err(Problem::UnsupportedValue { value: text.to_owned(), possible }),
+        _ => Err(Problem::Choice { value: text.to_owned(), possible }),
+    }
+}
+
+fn target(
+    key: &str,
+    raw: &file::Target,
+    section: &file::Replay,
+    overrides: &Overrides,
+) -> Result<Target, ConfigError> {
+    let default = Target::default();
+    for (part, text, remedy) in [
+        ("name", &raw.name, "give the target a name for reports, such as candidate"),
+        ("url", &raw.url, "give the target a URL such as http://10.0.0.9:8080"),
+    ] {
+        if text.text.is_empty() {
+            return Err(wrong(format!("{key}.{part}"), text.source, Problem::Required(remedy)));
+        }
+    }
+    Ok(Target {
+        name: parse(&format!("{key}.name"), &raw.name, name)?,
+        url: parse(&format!("{key}.url"), &raw.url, url)?,
+        isolated: {
+            let (key, text) = nearest(key, "isolated", &overrides.isolated, &raw.isolated, &None);
+            read(&key, text, default.isolated, units::boolean)?
+        },
+        rate: {
+            let (key, text) = nearest(key, "rate", &overrides.rate, &raw.rate, &section.rate);
+            read(&key, text, default.rate, rate)?
+        },
+        concurrency: {
+            let layers = (&overrides.concurrency, &raw.concurrency, &section.concurrency);
+            let (key, text) = nearest(key, "concurrency", layers.0, layers.1, layers.2);
+            read(&key, text, default.concurrency, count(1..=MAX_CONCURRENCY))?
+        },
+        timeout: {
+            let (key, text) = nearest(key, "timeout", &None, &raw.timeout, &section.timeout);
+            read(&key, text, default.timeout, |text| {
+                within(text, units::duration(text)?, TIMEOUT, |time| units::write_duration(*time))
+            })?
+        },
+        set_headers: set_headers(&format!("{key}.headers.set"), &raw.headers)?,
+        remove_headers: list(
+            &format!("{key}.headers.remove"),
+            raw.headers.remove.as_deref().unwrap_or_default(),
+            MAX_HEADERS,
+            own_header,
+        )?,
+    })
+}
+
+/// The value that counts for a target: given on the way for all, of the target itself, of the section; and its key.
+fn nearest<'a>(
+    key: &str,
+    name: &str,
+    given: &'a Option<Text>,
+    own: &'a Option<Text>,
+    section: &'a Option<Text>,
+) -> (String, Option<&'a Text>) {
+    match (given, own) {
+        (Some(text), _) => (format!("replay.{name}"), Some(text)),
+        (None, Some(text)) => (format!("{key}.{name}"), Some(text)),
+        (None, None) => (format!("replay.{name}"), section.as_ref()),
+    }
+}
+
+fn name(text: &str) -> Result<String, Problem> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    match text.len() <= MAX_NAME && text.bytes().all(allowed) {
+        true => Ok(text.to_owned()),
+        false => Err(Problem::TargetName(text.to_owned())),
+    }
+}
+
+fn rate(text: &str) -> Result<Option<f64>, Problem> {
+    let rate = units::rate(text)?;
+    if let Some(rate) = rate {
+        within(text, rate, 0.001..=MAX_RATE, |rate| units::write_rate(Some(*rate)))?;
+    }
+    Ok(rate)
+}
+
+/// An `http` URL (RFC 3986) with a host and perhaps a port and a path prefix.
+fn url(text: &str) -> Result<Uri, Problem> {
+    if text.contains('@') {
+        return Err(Problem::UrlUser);
+    }
+    if text.contains(['?', '#']) {
+        return Err(Problem::UrlQuery(text.to_owned()));
+    }
+    let refused = || Problem::Url(text.to_owned());
+    let uri: Uri = text.parse().map_err(|_| refused())?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(Problem::Tls(text.to_owned())),
+        _ => return Err(refused()),
+    }
+    let authority = uri.authority().ok_or_else(refused)?;
+    // `http://host:` and `http://host:99999` parse, without a port.
+    let port_is_lost =
+        !authority.as_str().ends_with(']') && authority.as_str().contains(':') && uri.port_u16().is_none();
+    if authority.host().is_empty() || port_is_lost || uri.port_u16() == Some(0) {
+        return Err(refused());
+    }
+    Ok(uri)
+}
+
+fn set_headers(key: &str, raw: &file::Headers) -> Result<Vec<(String, String)>, ConfigError> {
+    at_most(key, raw.set.values().next().map(|text| text.source), raw.set.len(), MAX_HEADERS)?;
+    let set = raw.set.iter().map(|(name, value)| {
+        let key = format!("{key}.{name}");
+        let name = own_header(name).map_err(|problem| wrong(&*key, value.source, problem))?;
+        HeaderValue::from_str(&value.text)
+            .map_err(|_| wrong(&*key, value.source, Problem::HeaderValue))
+            .map(|_| (name, value.text.clone()))
+    });
+    set.collect()
+}
+
+fn own_header(text: &str) -> Result<String, Problem> {
+    let name = header_name(text)?;
+    match RESERVED.contains(&name.as_str()) {
+        true => Err(Problem::HeaderReserved(name)),
+        false => Ok(name),
+    }
+}

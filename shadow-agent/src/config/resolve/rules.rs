@@ -1,0 +1,163 @@
+//! Resolves `select`, `mask` and `compare`: the lists of names, globs and paths.
+
+use globset::GlobBuilder;
+use http::{HeaderName, Method};
+use serde_json_path::JsonPath;
+
+use super::super::file::{self, Text};
+use super::super::{
+    Compare, ConfigError, EndpointRule, Mask, MaskRules, Problem, Select, SelectRule, Share, units,
+};
+use super::{at_most, count, list, not_yet, parse, read, wrong};
+
+const MAX_METHODS: usize = 32;
+const MAX_RULES: usize = 256;
+const MAX_NAMES: usize = 256;
+const MAX_ENDPOINTS: u64 = 10_000;
+
+pub(super) fn select(raw: &file::Select, default: Select) -> Result<Select, ConfigError> {
+    let methods = match &raw.methods {
+        Some(texts) if texts.is_empty() => {
+            let remedy = "list at least one method, such as GET, or leave the key out";
+            return Err(wrong("select.methods", Default::default(), Problem::Required(remedy)));
+        }
+        Some(texts) => list("select.methods", texts, MAX_METHODS, method)?.into_iter().collect(),
+        None => default.methods,
+    };
+    let rules = raw.rules.as_deref().unwrap_or_default();
+    at_most("select.rules", rules.first().map(|rule| rule.path.source), rules.len(), MAX_RULES)?;
+    let rules: Result<_, _> =
+        rules.iter().enumerate().map(|(index, raw)| rule(&format!("select.rules[{index}]"), raw)).collect();
+    Ok(Select { methods, rules: rules? })
+}
+
+/// A method (RFC 9110, section 9.1) that makes sense to replay; tunnels do not.
+fn method(text: &str) -> Result<String, Problem> {
+    let is_upper = text.bytes().all(|b| !b.is_ascii_lowercase());
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(method) if is_upper && method != Method::CONNECT => Ok(text.to_owned()),
+        _ => Err(Problem::Method(text.to_owned())),
+    }
+}
+
+fn rule(key: &str, raw: &file::Rule) -> Result<SelectRule, ConfigError> {
+    let path = required(key, &raw.path, "give the rule a glob over paths, such as /admin/**", glob)?;
+    let skip = read(&format!("{key}.skip"), raw.skip.as_ref(), false, units::boolean)?;
+    let share =
+        raw.sample.as_ref().map(|text| parse(&format!("{key}.sample"), text, units::share)).transpose()?;
+    match (skip, share) {
+        (true, None) => Ok(SelectRule { path, share: Share(0.0) }),
+        (false, Some(share)) => Ok(SelectRule { path, share }),
+        _ => Err(wrong(key, raw.path.source, Problem::Rule(path))),
+    }
+}
+
+fn required<T>(
+    key: &str,
+    path: &Text,
+    remedy: &'static str,
+    how: impl FnOnce(&str) -> Result<T, Problem>,
+) -> Result<T, ConfigError> {
+    let key = format!("{key}.path");
+    match path.text.is_empty() {
+        true => Err(wrong(key, path.source, Problem::Required(remedy))),
+        false => parse(&key, path, how),
+    }
+}
+
+fn glob(text: &str) -> Result<String, Problem> {
+    if !text.starts_with(['/', '*', '{', '[', '?']) {
+        return Err(Problem::NoSlash(text.to_owned()));
+    }
+    match GlobBuilder::new(text).literal_separator(true).build() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(Problem::Glob { value: text.to_owned(), problem: error.kind().to_string() }),
+    }
+}
+
+pub(super) fn mask(raw: &file::Mask, default: Mask) -> Result<Mask, ConfigError> {
+    Ok(Mask {
+        keep: mask_rules("mask.keep", &raw.keep, default.keep)?,
+        send: mask_rules("mask.send", &raw.send, default.send)?,
+    })
+}
+
+fn mask_rules(key: &str, raw: &file::MaskRules, default: MaskRules) -> Result<MaskRules, ConfigError> {
+    let name = |text: &str| Ok(text.to_owned());
+    Ok(MaskRules {
+        headers: names(&format!("{key}.headers"), raw.headers.as_deref(), default.headers, header_name)?,
+        fields: names(&format!("{key}.fields"), raw.fields.as_deref(), default.fields, json_path)?,
+        query: names(&format!("{key}.query"), raw.query.as_deref(), default.query, name)?,
+    })
+}
+
+fn names(
+    key: &str,
+    texts: Option<&[Text]>,
+    default: Vec<String>,
+    how: impl Fn(&str) -> Result<String, Problem>,
+) -> Result<Vec<String>, ConfigError> {
+    texts.map_or(Ok(default), |texts| list(key, texts, MAX_NAMES, how))
+}
+
+/// A field name (RFC 9110, section 5.1), in lower case.
+pub(super) fn header_name(text: &str) -> Result<String, Problem> {
+    HeaderName::from_bytes(text.as_bytes())
+        .map(|name| name.as_str().to_owned())
+        .map_err(|_| Problem::HeaderName(text.to_owned()))
+}
+
+fn json_path(text: &str) -> Result<String, Problem> {
+    match JsonPath::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(Problem::JsonPath { value: text.to_owned(), problem: error.message().to_owned() }),
+    }
+}
+
+pub(super) fn compare(raw: &file::Compare, default: Compare) -> Result<Compare, ConfigError> {
+    not_yet("compare.tolerance", raw.tolerance.as_ref())?;
+    not_yet("compare.unordered", raw.unordered.as_ref())?;
+    let endpoints = raw.endpoints.as_deref().unwrap_or_default();
+    at_most("compare.endpoints", endpoints.first().map(|e| e.path.source), endpoints.len(), MAX_RULES)?;
+    let endpoints: Result<_, _> = endpoints
+        .iter()
+        .enumerate()
+        .map(|(index, raw)| endpoint(&format!("compare.endpoints[{index}]"), raw))
+        .collect();
+    Ok(Compare {
+        headers: names("compare.headers", raw.headers.as_deref(), default.headers, header_name)?,
+        ignore: names("compare.ignore", raw.ignore.as_deref(), default.ignore, json_path)?,
+        endpoints: endpoints?,
+        max_endpoints: read(
+            "compare.max_endpoints",
+            raw.max_endpoints.as_ref(),
+            default.max_endpoints,
+            count(1..=MAX_ENDPOINTS),
+        )?,
+    })
+}
+
+fn endpoint(key: &str, raw: &file::Endpoint) -> Result<EndpointRule, ConfigError> {
+    not_yet(&format!("{key}.critical"), raw.critical.as_ref())?;
+    not_yet(&format!("{key}.owner"), raw.owner.as_ref())?;
+    let path = required(key, &raw.path, "give the endpoint a pattern, such as /users/{id}", pattern)?;
+    let mismatch = raw.limits.mismatch.as_ref();
+    let mismatch =
+        mismatch.map(|text| parse(&format!("{key}.limits.mismatch"), text, units::share)).transpose()?;
+    Ok(EndpointRule { path, mismatch })
+}
+
+fn pattern(text: &str) -> Result<String, Problem> {
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err(Problem::NoSlash(text.to_owned()));
+    };
+    let is_sound = |segment: &str| {
+        let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let name = inner.unwrap_or(segment);
+        !name.contains(['{', '}', '?', '#']) && inner != Some("")
+    };
+    match rest.split('/').all(is_sound) {
+        true => Ok(text.to_owned()),
+        false => Err(Problem::Endpoint(text.to_owned())),
+    }
+}
