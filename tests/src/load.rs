@@ -19,6 +19,8 @@ const TIMER: u64 = u64::MAX;
 /// How long to wait for answers after the last request.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_HEADERS: usize = 32;
+/// Longer latencies count as this, in ns.
+const MAX_LATENCY: u64 = 60_000_000_000;
 /// More requests that wait for a connection than this end the run.
 const MAX_WAITING: usize = 100_000;
 
@@ -99,7 +101,13 @@ pub fn run(plan: &Plan<'_>) -> Result<Outcome> {
         connections,
         waiting: VecDeque::new(),
         scratch: Vec::new(),
-        outcome: Outcome { sent: 0, ok: 0, failed: 0, latency: Histogram::new(3)?, elapsed: Duration::ZERO },
+        outcome: Outcome {
+            sent: 0,
+            ok: 0,
+            failed: 0,
+            latency: Histogram::new_with_bounds(1, MAX_LATENCY, 3)?,
+            elapsed: Duration::ZERO,
+        },
     };
     let interval = Duration::from_secs(1) / plan.rate;
     timer.set(Expiration::Interval(TimeSpec::from(interval)), TimerSetTimeFlags::empty())?;

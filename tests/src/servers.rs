@@ -19,17 +19,20 @@ const START: Duration = Duration::from_secs(15);
 /// How long a log must stay as it is before it counts as complete.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Where cargo left a program of this workspace: beside the one that runs, or named by `SHADOW_AGENT_BIN`.
+/// Where cargo left a program of this workspace: beside the one that runs, or named by `SHADOW_TESTS_AGENT`.
 ///
 /// # Errors
 /// When it is not there; the error names the command that builds it.
 pub fn program(name: &str) -> Result<PathBuf> {
-    let named = std::env::var_os("SHADOW_AGENT_BIN").map(PathBuf::from);
+    let named = std::env::var_os("SHADOW_TESTS_AGENT").map(PathBuf::from);
     if let Some(agent) = &named
         && name == "shadow-agent"
     {
         return agent.canonicalize().with_context(|| {
-            format!("SHADOW_AGENT_BIN names {}, which is not there; run `cargo xtask test`", agent.display())
+            format!(
+                "SHADOW_TESTS_AGENT names {}, which is not there; run `cargo xtask test`",
+                agent.display()
+            )
         });
     }
     let own = std::env::current_exe()?;

@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(Need::Test)?;
     rings::build_programs("release")?;
     let mut bench = sh::program(rings::built("release", "bench-live"));
-    bench.env("SHADOW_AGENT_BIN", rings::built("release", "shadow-agent"));
+    bench.env("SHADOW_TESTS_AGENT", rings::built("release", "shadow-agent"));
     bench.args(["--repeats", &options.repeats.to_string(), "--seconds", &options.seconds.to_string()]);
     if let Some(file) = &options.json {
         bench.arg("--json").arg(env::current_dir()?.join(file));

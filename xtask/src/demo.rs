@@ -11,6 +11,6 @@ pub(crate) fn run() -> Result<()> {
     setup::ensure(Need::Test)?;
     rings::build_programs("e2e")?;
     let mut demo = sh::program(rings::built("e2e", "demo"));
-    demo.env("SHADOW_AGENT_BIN", rings::built("e2e", "shadow-agent"));
+    demo.env("SHADOW_TESTS_AGENT", rings::built("e2e", "shadow-agent"));
     sh::become_program(&mut demo)
 }

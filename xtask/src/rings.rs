@@ -140,7 +140,7 @@ fn run_ring(ring: Ring, filter: Option<&str>) -> Result<(Count, bool)> {
             // One at a time: they load the machine, and a namespace more does not make it faster.
             command.arg("--test-threads=1");
         }
-        command.env("SHADOW_AGENT_BIN", built(PROFILE, "shadow-agent"));
+        command.env("SHADOW_TESTS_AGENT", built(PROFILE, "shadow-agent"));
         succeeded &= sh::follow(&mut command, |line| count.read(line))?;
     }
     Ok((count, succeeded && count.failed == 0))

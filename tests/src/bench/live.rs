@@ -64,6 +64,7 @@ type Variant = fn(&Stage<'_>) -> Result<Measured>;
 pub fn run(repeats: u32, seconds: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     let bed = Bed::new()?;
     std::fs::write(bed.folder().join("file"), filler(BODY))?;
+    bed.production.run(many_connections)?;
     let root = bed.folder().display();
     let quiet = "access_log off; default_type application/octet-stream;";
     let plain = format!("server {{ listen {PORT}; {quiet} root {root}; }}");
@@ -100,6 +101,16 @@ pub fn run(repeats: u32, seconds: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     }
     let [off, agent, mirror, floor] = &all;
     table(stage.count(), off, agent, mirror, floor)
+}
+
+/// nginx closes the connection of each mirrored request, because it does not read the answer; without more ports and
+/// their early reuse it would spend its time looking for a free one.
+fn many_connections() -> Result<()> {
+    for (setting, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
+        std::fs::write(format!("/proc/sys/net/ipv4/{setting}"), value)
+            .with_context(|| format!("setting {setting} in the namespace"))?;
+    }
+    Ok(())
 }
 
 fn table(
