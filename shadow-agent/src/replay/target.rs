@@ -65,8 +65,7 @@ impl Target {
         gate: Arc<Gate>,
     ) -> Result<Target, ReplayError> {
         let name = || config.name.clone();
-        let connector = Connector::new(&config.url, mark)
-            .ok_or_else(|| ReplayError::Url { target: name(), url: config.url.to_string() })?;
+        let connector = Connector::new(&config.url, mark).ok_or_else(|| ReplayError::url(config))?;
         if !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
             return Err(ReplayError::Concurrency { target: name(), value: config.concurrency });
         }

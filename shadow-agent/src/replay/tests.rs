@@ -160,9 +160,10 @@ async fn targets_come_in_the_order_configured_with_the_baseline_last() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_with_its_name_and_the_remedy() {
     type Change = fn(&mut config::Target);
-    let cases: [(Change, &str); 10] = [
+    let cases: [(Change, &str); 11] = [
         (|t| t.url = "https://h".parse().unwrap(), "https://h"),
         (|t| t.url = "/only/a/path".parse().unwrap(), "/only/a/path"),
+        (|t| t.url = "http://user:pass@h/".parse().unwrap(), "`http://…@h/`"),
         (|t| t.url = "http://h/?q".parse().unwrap(), "?q"),
         (|t| t.concurrency = 0, "concurrency 0"),
         (|t| t.concurrency = target::MAX_CONCURRENCY + 1, "4097"),
