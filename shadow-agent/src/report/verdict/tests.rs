@@ -220,14 +220,14 @@ fn an_endpoint_with_a_limit_of_its_own_needs_evidence() {
     };
     let cases = [
         ("never seen", 0.01, 0, 0, Outcome::Insufficient, "/refunds: nothing was compared yet"),
-        ("seen a little", 0.01, 40, 0, Outcome::Insufficient, "/refunds: 0 mismatches of 40"),
+        ("seen a little", 0.01, 40, 0, Outcome::Insufficient, "POST /refunds: 0 mismatches of 40"),
         ("seen enough", 0.01, 1_000, 0, Outcome::Pass, "within the limit"),
         ("none tolerated, none seen", 0.0, 2_000, 0, Outcome::Pass, "within the limit"),
         ("none tolerated, one seen", 0.0, 2_000, 2_000, Outcome::Fail, "beyond the limit of 0 %"),
         ("tolerated there, too much for all", 0.5, 1_000, 10, Outcome::Fail, "overall: 100 mismatches"),
     ];
     for (name, limit, count, every, outcome, reason) in cases {
-        let (report, ledger) = judge(limit, traffic("/refunds", count, every, true));
+        let (report, ledger) = judge(limit, traffic("POST /refunds", count, every, true));
         check(name, &report, &ledger, outcome, reason);
     }
 }
