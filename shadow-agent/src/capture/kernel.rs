@@ -18,6 +18,7 @@ mod control;
 mod error;
 mod log;
 mod object;
+mod qdisc;
 mod run;
 mod source;
 mod tables;

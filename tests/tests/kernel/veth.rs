@@ -12,7 +12,7 @@ use shadow_agent::capture::interfaces::Toward;
 use shadow_agent::capture::kernel::{Attachment, KernelCapture, KernelError, RingSource};
 use shadow_agent::capture::{Direction, PacketResult, Segment, SegmentSource as _, TcpFlags};
 use shadow_agent::config::{Capture, Side};
-use shadow_ebpf::abi::PROGRAMS;
+use shadow_ebpf::abi::{PROGRAMS, RECORD_SIZES};
 
 use crate::netns::{DEVICE, Pair, SERVER, device};
 use crate::packet::Packet;
@@ -147,8 +147,14 @@ fn whole_streams_are_captured(attachment: Attachment) {
     }
     assert!(counters.bytes >= 4 * MEBIBYTE as u64);
     assert_eq!(attached(&pair).len(), 2, "one program a hook");
+    assert_eq!(has_clsact(&pair), attachment == Attachment::Clsact);
     pair.on_server(|| capture.detach()).unwrap();
-    assert_eq!(attached(&pair), Vec::<String>::new());
+    assert_eq!((attached(&pair), has_clsact(&pair)), (Vec::new(), false));
+}
+
+/// Whether the device has a `clsact` queueing discipline.
+fn has_clsact(pair: &Pair) -> bool {
+    pair.output(&["tc", "qdisc", "show", "dev", DEVICE]).contains("clsact")
 }
 
 /// The names of the programs of ours that the kernel says are attached to the device, whichever way.
@@ -175,6 +181,23 @@ fn whole_streams_are_captured_through_clsact() {
 }
 
 #[test]
+fn packets_larger_than_the_largest_record_are_split_over_several() {
+    let pair = Pair::new();
+    pair.set_largest_packet(400_000);
+    let (request, response) = (pattern(6), pattern(7));
+    let config = Capture { ring_size: 16 * 1024 * 1024, ..capture() };
+    let (capture, mut sources) =
+        pair.on_server(|| KernelCapture::start(&config, &[pair.device()], true)).unwrap();
+    let server = SocketAddr::new(SERVER[1].parse().unwrap(), PORT);
+    exchange(&pair, server, &request, &response);
+    let (requests, responses, largest) = collect(&mut sources[0]);
+    assert!(requests.take() == request, "requests differ");
+    assert!(responses.take() == response, "responses differ");
+    assert_eq!(largest, RECORD_SIZES[RECORD_SIZES.len() - 1], "no packet was that large");
+    drop(capture);
+}
+
+#[test]
 fn dropping_a_capture_detaches_it() {
     let pair = Pair::new();
     for attachment in [Attachment::Tcx, Attachment::Clsact] {
@@ -183,7 +206,7 @@ fn dropping_a_capture_detaches_it() {
             assert_eq!(attached(&pair).len(), 2);
             drop(started);
         });
-        assert_eq!(attached(&pair), Vec::<String>::new());
+        assert_eq!((attached(&pair), has_clsact(&pair)), (Vec::new(), false));
     }
 }
 
@@ -213,6 +236,18 @@ fn leftover_filters_are_swept_and_those_of_others_are_not_touched() {
     pair.on_server(|| next.detach()).unwrap();
     assert_eq!(attached(&pair), Vec::<String>::new());
     foreign();
+}
+
+#[test]
+fn clsact_stays_while_somebody_else_has_a_filter_in_it() {
+    let pair = Pair::new();
+    let (mut capture, _sources) = pair
+        .on_server(|| KernelCapture::start_with(&capture(), &[pair.device()], true, Attachment::Clsact))
+        .unwrap();
+    let other = ["egress", "prio", "1", "protocol", "ip", "u32", "match", "ip", "dport", "1", "0xffff"];
+    pair.output(&[&["tc", "filter", "add", "dev", DEVICE][..], &other, &["flowid", "1:1"]].concat());
+    pair.on_server(|| capture.detach()).unwrap();
+    assert_eq!((attached(&pair), has_clsact(&pair)), (Vec::new(), true));
 }
 
 #[test]
