@@ -78,12 +78,13 @@ impl KernelCapture {
         let control = Arc::new(Control::map(object::map(&ebpf, "CONTROL")?)?);
         control.set_enabled(enabled);
         control.set_sample(config.sample);
-        control.beat();
         let sources = source::create(&mut ebpf, plan, &control)?;
         let mut capture = KernelCapture { ebpf, control, attachments: Attachments::new(preferred), log };
         for device in devices {
             capture.attach(device)?;
         }
+        // Last, because verifying the programs takes a while.
+        capture.beat();
         Ok((capture, sources))
     }
 
