@@ -191,7 +191,7 @@ impl Comparer {
         let other_status = other.map_or(Other::Silent, |other| Other::Says(Some(other.status)));
         if let Some(found) = STATUS.weigh(Some(&production.status), Some(&judged.status), &other_status) {
             let keep = |response: &Response| Some(self.masker.keep_status(response.status));
-            findings.add(found, || ("status".to_owned(), keep(production), keep(judged)));
+            findings.add(found, || "status".to_owned(), || (keep(production), keep(judged)));
             if found.1 == Weight::Mismatch {
                 return concluded(findings, Ok(()));
             }

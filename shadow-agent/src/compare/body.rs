@@ -120,7 +120,7 @@ impl Rules<'_> {
             }
             if let Some(found) = sort.weigh(our_line.as_ref(), their_line.as_ref(), &other_line) {
                 let keep = |line: &[u8]| self.masker.keep_text(&String::from_utf8_lossy(line));
-                findings.add(found, || ("body:line".to_owned(), our_line.map(keep), their_line.map(keep)));
+                findings.add(found, || "body:line".to_owned(), || (our_line.map(keep), their_line.map(keep)));
             }
         }
     }
@@ -151,7 +151,11 @@ impl Rules<'_> {
                     None => self.masker.keep_digest(whole.bytes),
                 }
             };
-            findings.add(found, || ("body".to_owned(), ours.as_ref().map(keep), theirs.as_ref().map(keep)));
+            findings.add(
+                found,
+                || "body".to_owned(),
+                || (ours.as_ref().map(keep), theirs.as_ref().map(keep)),
+            );
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn compare(
             let other = other.as_ref().map_or(Other::Silent, |other| Other::Says(other.get(cookie).cloned()));
             if let Some(found) = sort.weigh(ours, theirs, &other) {
                 let keep = |attributes: &Vec<String>| masker.keep_cookie(cookie, attributes);
-                findings.add(found, || (place(), ours.map(keep), theirs.map(keep)));
+                findings.add(found, place, || (ours.map(keep), theirs.map(keep)));
             }
         }
         return;
@@ -77,7 +77,7 @@ pub(super) fn compare(
             let values: Vec<&[u8]> = headers.all(name).map(AsRef::as_ref).collect();
             if values.is_empty() { None } else { Some(masker.keep_header(name, &values.join(&b", "[..]))) }
         };
-        findings.add(found, || (place(), keep(&production.headers), keep(&judged.headers)));
+        findings.add(found, place, || (keep(&production.headers), keep(&judged.headers)));
     }
 }
 

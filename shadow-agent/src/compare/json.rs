@@ -9,7 +9,7 @@ use serde_json_path::JsonPath;
 
 use super::weigh::{Findings, Other, Sort, ValueType};
 use super::{number, place};
-use crate::policy::mask::{Document, Kept, Masker, Step};
+use crate::policy::mask::{Document, Masker, Step};
 
 /// The values of documents that are ignored, by their address.
 #[derive(Debug, Default)]
@@ -148,16 +148,15 @@ impl<'a> Comparison<'a, '_> {
         let (masker, path) = (self.masker, &self.path);
         let ours = self.documents.0.get_or_init(|| masker.document(self.roots.0));
         let theirs = self.documents.1.get_or_init(|| masker.document(self.roots.1));
-        self.findings.add(found, || {
-            let masked_at = ours.masked_at(path).into_iter().chain(theirs.masked_at(path)).min();
-            let named = masked_at.and_then(|steps| path.get(..steps)).unwrap_or(path);
-            let keep = |document| -> Kept<String> {
-                match masked_at {
-                    Some(_) => masker.keep_masked(),
-                    None => masker.keep_json(document, path),
-                }
-            };
-            (place::of_json(named), production.map(|_| keep(ours)), judged.map(|_| keep(theirs)))
-        });
+        let masked_at = || ours.masked_at(path).into_iter().chain(theirs.masked_at(path)).min();
+        let keep = |document| match masked_at() {
+            Some(_) => masker.keep_masked(),
+            None => masker.keep_json(document, path),
+        };
+        self.findings.add(
+            found,
+            || place::of_json(masked_at().and_then(|steps| path.get(..steps)).unwrap_or(path)),
+            || (production.map(|_| keep(ours)), judged.map(|_| keep(theirs))),
+        );
     }
 }

@@ -8,8 +8,11 @@ use crate::policy::mask::Kept;
 /// Differences kept of one exchange, each of another place or kind.
 pub const MAX_DIFFERENCES: usize = 32;
 
-/// Differences examined after which a comparison that cannot become worse ends.
+/// Differences of one weight that are looked at to find another place or kind; of the rest only the weight counts.
 const MAX_EXAMINED: usize = 4096;
+
+/// The values of a difference: production's, and that of the judged answer.
+pub(super) type Values = (Option<Kept<String>>, Option<Kept<String>>);
 
 /// What a difference says about the answer that is judged, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,37 +126,43 @@ impl Findings {
         Findings { lone: Some(Weight::Noise), ..Findings::default() }
     }
 
-    /// Enters a difference; `describe` gives its place and values, and is called only when it is needed.
+    /// Enters a difference; its place and its values are asked for only when they are needed.
     pub(super) fn add(
         &mut self,
         (kind, weight): (DifferenceKind, Weight),
-        describe: impl FnOnce() -> (String, Option<Kept<String>>, Option<Kept<String>>),
+        place: impl FnOnce() -> String,
+        values: impl FnOnce() -> Values,
     ) {
         let weight = match (weight, self.lone) {
             (Weight::Mismatch, Some(lone)) => lone,
             (weight, _) => weight,
         };
-        self.examined += 1;
         if Some(weight) < self.worst {
             return;
         }
         if Some(weight) > self.worst {
             self.worst = Some(weight);
+            self.examined = 0;
             self.differences.clear();
         }
-        if self.differences.len() >= MAX_DIFFERENCES {
+        if self.is_complete() {
             return;
         }
-        let (place, production, candidate) = describe();
+        self.examined += 1;
+        let place = place();
         if self.differences.iter().all(|known| known.kind != kind || known.place != place) {
+            let (production, candidate) = values();
             self.differences.push(Difference { place, kind, production, candidate });
         }
     }
 
     /// Whether nothing that could still be found would change the result.
     pub(super) fn is_full(&self) -> bool {
-        self.worst == Some(Weight::Mismatch)
-            && (self.differences.len() >= MAX_DIFFERENCES || self.examined >= MAX_EXAMINED)
+        self.worst == Some(Weight::Mismatch) && self.is_complete()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.differences.len() >= MAX_DIFFERENCES || self.examined >= MAX_EXAMINED
     }
 
     /// The worst weight, if there is any difference.
