@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::{Compare, Credentials, Mask, MaskRules};
 use crate::exchange::{Headers, UncomparableReason};
-use crate::policy::fixture::{request, response};
+use crate::policy::fixture::{documents as secret_documents, request, response};
 
 use Comparison::{Drift, Match, Mismatch, Noise, Uncomparable};
 
@@ -312,6 +312,17 @@ fn the_number_of_differences_is_bounded() {
         let judgement = judge(&comparer(&[], &[]), &document(count, 1), &document(count, 2), None);
         assert_eq!((judgement.comparison, judgement.differences.len()), (Mismatch, expected));
     }
+    for (before, differences) in [
+        (weigh::MAX_EXAMINED - 1, &["value body:$[*]", "value body:$[*].last"][..]),
+        (weigh::MAX_EXAMINED, &["value body:$[*]"][..]),
+    ] {
+        let answer = |value: u32| {
+            let mut items = vec![json!(value); before];
+            items.push(json!({ "last": value }));
+            json_answer(&Value::Array(items).to_string())
+        };
+        check(&judge(&comparer(&[], &[]), &answer(1), &answer(2), None), Mismatch, differences);
+    }
     let noisy = |value: u32, last: u32| {
         let mut items = vec![json!(value); 10_000];
         items.push(json!({ "last": last }));
@@ -400,6 +411,21 @@ proptest! {
         let all = judge(&comparer, &p, &c, Some(&b));
         prop_assert_eq!(all.comparison == Match, alone.comparison == Match);
         prop_assert!(all.differences.len() <= MAX_DIFFERENCES);
+    }
+
+    #[test]
+    fn a_masked_value_is_in_no_difference(
+        p in secret_documents(),
+        c in secret_documents(),
+        form in prop_oneof![Just("application/json"), Just("text/plain"), Just("text/html"), Just("image/png")],
+    ) {
+        let answer = |document: &Value| response(&format!("200\ncontent-type: {form}\n\n{document}"));
+        let cut = Response { body: answer(&c).body.slice(1..), ..answer(&c) };
+        for candidate in [answer(&c), cut] {
+            let judgement = judge(&comparer(&[], &["$..email"]), &answer(&p), &candidate, None);
+            let shown = serde_json::to_string(&judgement.differences).unwrap();
+            prop_assert!(!shown.contains("SECRET"), "{}", shown);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::policy::mask::Kept;
 pub const MAX_DIFFERENCES: usize = 32;
 
 /// Differences of one weight that are looked at to find another place or kind; of the rest only the weight counts.
-const MAX_EXAMINED: usize = 4096;
+pub(super) const MAX_EXAMINED: usize = 4096;
 
 /// The values of a difference: production's, and that of the judged answer.
 pub(super) type Values = (Option<Kept<String>>, Option<Kept<String>>);

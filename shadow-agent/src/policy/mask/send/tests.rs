@@ -96,6 +96,18 @@ fn an_encoded_body_is_masked_and_sent_plain() {
 }
 
 #[test]
+fn a_body_larger_than_the_limit_cannot_be_masked() {
+    let masker = masker(rules(&[], &["$.email"], &[]), Credentials::Skip);
+    let mut exchange = exchange("PUT /a", "200");
+    for (length, expected) in [(MAX_UNMASKED, Ok(false)), (MAX_UNMASKED + 1, Err(SkipReason::Unmaskable))] {
+        let mut body = vec![b' '; length];
+        body[..2].copy_from_slice(b"{}");
+        exchange.request.body = body.into();
+        assert_eq!(masker.sendable(&exchange).map(|sendable| sendable.altered()), expected);
+    }
+}
+
+#[test]
 fn preconditions_that_held_are_removed() {
     let conditional =
         "GET /a\nIf-None-Match: x\nif-modified-since: x\nIf-Match: x\nIf-Unmodified-Since: x\nA: b";
