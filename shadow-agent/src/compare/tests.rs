@@ -83,6 +83,10 @@ fn a_missing_or_added_member_is_not_value_noise() {
     check_json("{}", r#"{"a":1}"#, r#"{"a":1}"#, Drift, &["added body:$.a"]);
     check_json("{}", r#"{"a":1}"#, r#"{"a":2}"#, Noise, &["added body:$.a"]);
     check_json("{}", r#"{"a":1}"#, r#"{"a":"2"}"#, Mismatch, &["added body:$.a"]);
+    check_json("{}", r#"{"a":{"x":1}}"#, r#"{"a":{"x":1,"y":2}}"#, Noise, &["added body:$.a"]);
+    check_json("{}", r#"{"a":{"x":1,"y":2}}"#, r#"{"a":{"x":1}}"#, Noise, &["added body:$.a"]);
+    check_json("{}", r#"{"a":{"x":1}}"#, r#"{"a":{"ignored":2,"x":1}}"#, Drift, &["added body:$.a"]);
+    check_json("{}", r#"{"a":[1,2]}"#, r#"{"a":[1]}"#, Noise, &["added body:$.a"]);
     check_json("[1]", "[1,2]", "[1]", Mismatch, &["added body:$[*]"]);
     check_json("[1,2]", "[1]", "[1,2,3]", Mismatch, &["missing body:$[*]"]);
 }
