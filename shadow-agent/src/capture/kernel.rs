@@ -1,1 +1,3 @@
 //! Live capture: loads the kernel programs, attaches them, and reads their rings.
+
+pub mod probe;
