@@ -96,7 +96,7 @@ impl fmt::Display for Report {
                 writeln!(f, "{:8} {:width$}  -> {remedy}", "", "")?;
             }
         }
-        writeln!(f, "\n{problems} problems, {warnings} warnings")
+        writeln!(f, "\nproblems: {problems}, warnings: {warnings}")
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
             Report { checks: vec![Check::ok("kernel", "6.18"), Check::warning("JIT", "off", "turn it on")] };
         assert_eq!(
             report.to_string(),
-            "ok       kernel  6.18\nwarning  JIT     off\n                 -> turn it on\n\n0 problems, 1 warnings\n"
+            "ok       kernel  6.18\nwarning  JIT     off\n                 -> turn it on\n\nproblems: 0, warnings: 1\n"
         );
     }
 

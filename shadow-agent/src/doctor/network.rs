@@ -32,8 +32,7 @@ pub(super) fn interfaces(config: Option<&Config>) -> Vec<Check> {
         }
     };
     let Some(config) = config else {
-        let mut checks: Vec<_> =
-            links.iter().filter(|link| link.up).take(MOST_LISTED).map(|link| any(link)).collect();
+        let mut checks: Vec<_> = links.iter().filter(|link| link.up).take(MOST_LISTED).map(any).collect();
         let up = links.iter().filter(|link| link.up).count();
         if up > MOST_LISTED {
             checks.push(Check::ok(name, format!("{} more are up", up - MOST_LISTED)));
@@ -104,11 +103,12 @@ fn attached(link: &Link) -> String {
         Err(error) => unknown.push(format!("tc not known: {error}")),
     }
     found.extend(link.xdp.map(|id| format!("XDP id {id}")));
-    if found.is_empty() && unknown.is_empty() {
-        return "nothing attached".to_owned();
-    }
-    found.extend(unknown);
-    format!("attached: {}", found.join(", "))
+    let known = match found.is_empty() {
+        true if unknown.is_empty() => "nothing attached".to_owned(),
+        true => "nothing found attached".to_owned(),
+        false => format!("attached: {}", found.join(", ")),
+    };
+    [vec![known], unknown].concat().join("; ")
 }
 
 pub(super) fn targets(config: &Config) -> Vec<Check> {

@@ -40,11 +40,13 @@ fn flags(words: &str) -> RunArgs {
     }
 }
 
-fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+fn variables(pairs: Pairs<'_>) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn load_from(file: &str, environment: &[(&str, &str)], words: &str) -> Result<Config, String> {
+fn load_from(file: &str, environment: Pairs<'_>, words: &str) -> Result<Config, String> {
     let file = Scratch::new(file);
     load(Some(&file.0), variables(environment).into_iter(), &flags(words))
         .map_err(|error| error.to_string().replace(&file.0.display().to_string(), "F"))
@@ -174,8 +176,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     let file = format!("{LEAST}select: {{ methods: [HEAD] }}\n")
         .replace("ports: [8080]", "ports: [8080], sample: 10%");
     let environment = [("SHADOW_AGENT_SAMPLE", "20%"), ("HOME", "/"), ("SHADOW_AGENT_LOG", "debug")];
-    let sample =
-        |environment: &[(&str, &str)], words| load_from(&file, environment, words).unwrap().capture.sample;
+    let sample = |environment: Pairs<'_>, words| load_from(&file, environment, words).unwrap().capture.sample;
     assert_eq!(sample(&[], ""), Share(0.1));
     assert_eq!(sample(&environment, ""), Share(0.2));
     assert_eq!(sample(&environment, "--sample 30%"), Share(0.3));
@@ -250,7 +251,7 @@ fn variables_of_kubernetes_services_are_passed_over() {
 
 #[test]
 fn values_given_on_the_way_are_refused_with_where_they_were_given() {
-    let cases: [(&[(&str, &str)], &str, &str); 6] = [
+    let cases: [(Pairs<'_>, &str, &str); 6] = [
         (&[], "--sample 250%", "--sample: `250%` is not a share; write one from 0% to 100%, such as 25%"),
         (&[], "--mode xdp", "--mode: `xdp` is not supported by this version yet; write tc"),
         (
@@ -539,9 +540,19 @@ fn files_that_are_no_configuration_are_refused() {
         &padded(MAX_FILE + 1),
         "F: the configuration file is larger than 1048576 bytes; is it the right file?",
     )]);
-    for file in ["capture: [", "capture: 5", "- 1", "capture: { ports: 8080 }", "enabled: [true]", "\u{0}"] {
+    for (file, message) in [
+        ("capture: 5", "keys with values are expected here, such as `key: value`"),
+        ("- 1", "keys with values are expected here, such as `key: value`"),
+        ("capture: { ports: 8080 }", "a list is expected here, such as `[a, b]`"),
+        ("enabled: [true]", "a single value is expected here, not a list and not keys"),
+        ("select: { rules: [/a] }", "keys with values are expected here, such as `key: value`"),
+    ] {
+        check_refused(&[(file, &format!("line 1 of F: {message}"))]);
+    }
+    check_refused(&[("---\n{}\n---\n{}\n", "line 4 of F: a second document begins here; leave `---` out")]);
+    for file in ["capture: [", "capture:\n\tports: [1]", "a: *b", "\u{0}"] {
         let refused = load_from(file, &[], "").unwrap_err();
-        assert!(refused.starts_with("line 1 of F: "), "{file}: {refused}");
+        assert!(refused.starts_with("line "), "{file}: {refused}");
         assert_eq!(refused.lines().count(), 1, "{file}: {refused}");
     }
 }
