@@ -1,4 +1,4 @@
-//! The only thing that reaches across stages: the kill switch, and the wish to stop.
+//! The only thing that reaches across stages: the kill switch.
 //!
 //! Anyone may read it at any time for the price of an atomic load; the admin API and signals write it.
 
@@ -39,8 +39,9 @@ impl Control {
 
     /// Throws the kill switch either way; returns whether that changed anything.
     pub fn set_enabled(&self, enabled: bool) -> bool {
-        self.enabled.store(enabled, Ordering::Release);
         self.state.send_if_modified(|state| {
+            // Under the channel's lock, so that both always agree, whoever else is throwing the switch.
+            self.enabled.store(enabled, Ordering::Release);
             let changed = state.enabled != enabled;
             state.enabled = enabled;
             changed

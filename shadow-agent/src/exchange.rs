@@ -43,9 +43,15 @@ pub struct ConnectionId(pub u64);
 
 /// Header or trailer fields in the order received, names as received (compare them case-insensitively).
 ///
-/// Cloning is cheap: names and values are slices of the received head.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Cloning is cheap: names and values are slices of the received head. `Debug` shows names only.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(pub Vec<(Bytes, Bytes)>);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|(name, _)| String::from_utf8_lossy(name))).finish()
+    }
+}
 
 impl Headers {
     /// The first value of the field `name`.
@@ -86,8 +92,8 @@ impl Headers {
     }
 }
 
-/// A captured request, its body after transfer decoding and before content decoding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A captured request, its body after transfer decoding and before content decoding. `Debug` shows no content.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// The method, case-sensitive (RFC 9110, section 9.1).
     pub method: Method,
@@ -101,6 +107,24 @@ pub struct Request {
     pub body: Bytes,
     /// The trailer fields.
     pub trailers: Headers,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Request({} {} target bytes, {} body bytes)",
+            self.method,
+            self.target.len(),
+            self.body.len()
+        )
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Response({}, {} body bytes)", self.status, self.body.len())
+    }
 }
 
 impl Request {
@@ -137,8 +161,9 @@ impl Request {
     }
 }
 
-/// A final response (never 1xx), its body after transfer decoding and before content decoding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A final response (never 1xx), its body after transfer decoding and before content decoding. `Debug` shows no
+/// content.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Response {
     /// The status code, 200 to 999.
     pub status: u16,
@@ -344,6 +369,8 @@ reasons! {
         Encoding = "encoding",
         /// A decoded body is larger than the cap.
         TooLarge = "too_large",
+        /// The baseline did not answer, so a difference cannot be told from noise.
+        NoBaseline = "no_baseline",
     }
 }
 

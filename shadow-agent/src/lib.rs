@@ -8,10 +8,12 @@
 
 pub mod admin;
 pub mod app;
+pub mod backlog;
 pub mod capture;
 pub mod cli;
 pub mod compare;
 pub mod config;
+pub mod content;
 pub mod control;
 pub mod doctor;
 pub mod exchange;

@@ -1,1 +1,111 @@
 //! The Prometheus metrics of a running agent, gathered when asked for.
+//!
+//! Every value is read at scrape time from the one place that counts it (ledger, report, kernel, control); nothing is
+//! counted here. Labels are enum names, configured target names and the report's bounded endpoints: never a raw path,
+//! host or user.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Registry, TextEncoder};
+use thiserror::Error;
+
+use crate::capture;
+use crate::config::Share;
+use crate::control::Control;
+use crate::ledger::Ledger;
+use crate::report::Report;
+
+mod family;
+mod gather;
+
+/// The media type of [`Metrics::render`]: the Prometheus text format, version 0.0.4.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How a target's replayer stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplayState {
+    /// Requests queued.
+    pub queue: u64,
+    /// Whether its circuit breaker keeps requests back.
+    pub breaker_open: bool,
+}
+
+/// Where the values come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// What became of every exchange.
+    pub ledger: Arc<Ledger>,
+    /// What is known about each endpoint.
+    pub report: Arc<Report>,
+    /// The kill switch.
+    pub control: Control,
+    /// The kernel's counters, read when called.
+    pub kernel: Arc<dyn Fn() -> capture::Counters + Send + Sync>,
+    /// One entry a target, in the order configured, read when called.
+    pub replay: Arc<dyn Fn() -> Vec<ReplayState> + Send + Sync>,
+    /// The share of flows captured.
+    pub sample: Share,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("sample", &self.sample).finish_non_exhaustive()
+    }
+}
+
+/// Why there are no metrics.
+#[derive(Debug, Error)]
+pub enum MetricsError {
+    /// The library refused what was collected.
+    #[error("the metrics cannot be written: {0}; this is a defect of the agent, please report it")]
+    Encode(#[from] prometheus::Error),
+}
+
+/// The agent's one registry.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// A registry of everything that the sources tell.
+    ///
+    /// # Errors
+    /// When the library refuses a name; the names are constants, so a test would have met it.
+    pub fn new(sources: Sources) -> Result<Metrics, MetricsError> {
+        let registry = Registry::new();
+        let descriptions = gather::descriptions()?;
+        registry.register(Box::new(Everything { sources, descriptions }))?;
+        Ok(Metrics { registry })
+    }
+
+    /// Every metric as of now, in the Prometheus text format ([`CONTENT_TYPE`]).
+    ///
+    /// # Errors
+    /// When the library refuses what was collected.
+    pub fn render(&self) -> Result<String, MetricsError> {
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+}
+
+/// Collects every family of one scrape together, so that they agree with each other.
+struct Everything {
+    sources: Sources,
+    descriptions: Vec<Desc>,
+}
+
+impl Collector for Everything {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        gather::families(&self.sources)
+    }
+}
+
+#[cfg(test)]
+mod tests;

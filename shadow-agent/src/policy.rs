@@ -1,3 +1,37 @@
-//! Decides which exchanges are replayed, and what may leave the process. Pure.
+//! Decides which exchanges are replayed, and what may leave the process. Pure: no clock, no I/O.
 
+use thiserror::Error;
+
+pub mod credentials;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod mask;
+pub mod select;
+mod target;
+
+/// Why a policy cannot be built from its configuration.
+#[derive(Debug, Error)]
+pub enum PolicyError {
+    /// A rule's path is not a glob.
+    #[error(
+        "select.rules: the path `{path}` is not a valid glob ({source}); use `*` within a segment, `**` across segments"
+    )]
+    Glob {
+        /// The path as configured.
+        path: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
+    /// A masked field is not a JSON path.
+    #[error(
+        "{section}.fields: `{path}` is not a JSON path ({source}); write one such as `$..email` (RFC 9535)"
+    )]
+    JsonPath {
+        /// The section: `mask.keep` or `mask.send`.
+        section: &'static str,
+        /// The path as configured.
+        path: String,
+        /// What is wrong with it.
+        source: serde_json_path::ParseError,
+    },
+}

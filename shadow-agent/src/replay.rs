@@ -1,1 +1,234 @@
 //! Sends selected requests to shadow hosts and reads their answers.
+//!
+//! A replayed request takes no task of its own: whoever awaits [`Replayer::replay`] drives its connections. Every target
+//! has its own limits, queue and connections, and none waits for another. Nothing here sees an `Exchange`, decides what
+//! may be sent, or compares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::config;
+use crate::control::Control;
+use crate::exchange::{Answer, DropReason, FailReason, Role, TargetInfo};
+use crate::policy::mask::Sendable;
+use gate::Gate;
+use target::Target;
+
+mod breaker;
+mod connection;
+mod gate;
+mod join;
+mod marks;
+mod pool;
+mod rate;
+mod request;
+mod slots;
+mod socket;
+mod target;
+#[cfg(test)]
+mod tests;
+
+/// How often idle connections are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What replaying needs to know beside `config.replay`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `capture.mark`: the `SO_MARK` of our own sockets; 0 turns it off.
+    pub mark: u32,
+    /// `limits.body`: the largest body of an answer, in bytes.
+    pub body_limit: usize,
+}
+
+/// How one request ended at one target.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It was sent and answered.
+    Answered(Answer),
+    /// It has no usable answer.
+    Failed(FailReason),
+    /// It was not sent.
+    Dropped(DropReason),
+}
+
+/// Why replaying cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A target's URL has another scheme than `http`, no host, credentials, or a query.
+    #[error(
+        "the url `{url}` of replay target `{target}` cannot be replayed to; give it as http://HOST[:PORT][/PREFIX]"
+    )]
+    Url {
+        /// The target's name.
+        target: String,
+        /// What was configured, without credentials.
+        url: String,
+    },
+    /// A header that is to be set or removed is not valid, or belongs to the connection.
+    #[error(
+        "the header `{name}` of replay target `{target}` is not valid or not for an operator to set; \
+         correct it or take it out of `headers`"
+    )]
+    Header {
+        /// The target's name.
+        target: String,
+        /// The header's name.
+        name: String,
+    },
+    /// A concurrency limit of zero, or one too large to count.
+    #[error(
+        "the concurrency {value} of replay target `{target}` is out of range; give 1 to {max}, such as 64",
+        max = target::MAX_CONCURRENCY
+    )]
+    Concurrency {
+        /// The target's name.
+        target: String,
+        /// What was configured.
+        value: usize,
+    },
+    /// A rate that is not a number above zero.
+    #[error(
+        "the rate {value}/s of replay target `{target}` is out of range; give more than 0, such as 500/s"
+    )]
+    Rate {
+        /// The target's name.
+        target: String,
+        /// What was configured, in requests per second.
+        value: f64,
+    },
+    /// A timeout of zero.
+    #[error("the timeout of replay target `{target}` is 0; give how long an answer may take, such as 5s")]
+    Timeout {
+        /// The target's name.
+        target: String,
+    },
+    /// There is no asynchronous runtime on this thread.
+    #[error("replay was started outside of a tokio runtime; start it from within one")]
+    NoRuntime,
+}
+
+impl ReplayError {
+    fn url(target: &config::Target) -> ReplayError {
+        let url = target.url.to_string();
+        let credentials = target.url.authority().and_then(|authority| authority.as_str().rsplit_once('@'));
+        let url =
+            credentials.map_or_else(|| url.clone(), |(credentials, _)| url.replacen(credentials, "…", 1));
+        ReplayError::Url { target: target.name.clone(), url }
+    }
+}
+
+/// Replays requests to every configured target.
+///
+/// Dropping it ends what is under way.
+#[derive(Debug)]
+pub struct Replayer {
+    targets: Arc<[Target]>,
+    infos: Vec<TargetInfo>,
+    gate: Arc<Gate>,
+    under_way: TaskTracker,
+}
+
+impl Replayer {
+    /// Gets ready to send to the targets of `config`; no connection is made yet.
+    ///
+    /// Where the privilege for `settings.mark` is missing, it warns once and goes on without the mark.
+    ///
+    /// # Errors
+    /// A configured value that makes no sense, or no tokio runtime on this thread.
+    pub fn start(
+        config: &config::Replay,
+        settings: &Settings,
+        control: Control,
+    ) -> Result<Replayer, ReplayError> {
+        let runtime = Handle::try_current().map_err(|_| ReplayError::NoRuntime)?;
+        let mark = socket::usable_mark(settings.mark);
+        let gate = Arc::new(Gate::new(control));
+        let candidates = config.targets.iter().map(|target| (target, Role::Candidate));
+        let all = candidates.chain(config.baseline.iter().map(|target| (target, Role::Baseline)));
+        let (targets, infos): (Vec<_>, Vec<_>) = all
+            .map(|(target, role)| {
+                let info = TargetInfo { name: target.name.clone(), role };
+                let target = Target::new(target, mark, settings.body_limit, Arc::clone(&gate))?;
+                Ok((target, info))
+            })
+            .collect::<Result<Vec<_>, ReplayError>>()?
+            .into_iter()
+            .unzip();
+        let targets: Arc<[Target]> = targets.into();
+        let under_way = TaskTracker::new();
+        under_way.spawn_on(sweep(Arc::clone(&targets), Arc::clone(&gate)), &runtime);
+        Ok(Replayer { targets, infos, gate, under_way })
+    }
+
+    /// The targets in the order of every list here: candidates as configured, the baseline last.
+    #[must_use]
+    pub fn targets(&self) -> &[TargetInfo] {
+        &self.infos
+    }
+
+    /// Sends a request to every target at the same time, in random order, and gives how it ended at each, in the order
+    /// of [`Replayer::targets`].
+    ///
+    /// It always completes: within twice the largest timeout, or soon after [`Replayer::shutdown`]. Dropping the future
+    /// closes the connections that it used and frees its places. A panic at one target counts there as
+    /// [`FailReason::Closed`].
+    pub async fn replay(&self, request: Arc<Sendable>) -> Vec<Outcome> {
+        let _under_way = self.under_way.token();
+        let sendings = self.targets.iter().map(|target| target.send(&request));
+        join::join(sendings, || {
+            tracing::error!(exchange = %request.id(), "replaying panicked; the connection was dropped");
+            Outcome::Failed(FailReason::Closed)
+        })
+        .await
+    }
+
+    /// Requests waiting for their turn, by target.
+    #[must_use]
+    pub fn queue_lengths(&self) -> Vec<usize> {
+        self.targets.iter().map(Target::queue_length).collect()
+    }
+
+    /// Whether the circuit breaker holds requests back, by target.
+    #[must_use]
+    pub fn breakers_open(&self) -> Vec<bool> {
+        self.targets.iter().map(Target::breaker_open).collect()
+    }
+
+    /// Ends: what is queued is dropped at once, what is under way gets until `deadline` from now and then fails, both
+    /// with reason `shutdown`.
+    ///
+    /// Returns when nothing is under way any more, or what is has been told to end. Requests replayed from now on are
+    /// dropped.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let deadline = Instant::now() + deadline;
+        self.gate.close();
+        self.under_way.close();
+        // Whether they ended by themselves or not, the answer is the same.
+        let _ = timeout_at(deadline, self.under_way.wait()).await;
+        self.gate.abort();
+    }
+}
+
+impl Drop for Replayer {
+    fn drop(&mut self) {
+        self.gate.abort();
+    }
+}
+
+/// Looks after idle connections until the agent ends.
+async fn sweep(targets: Arc<[Target]>, gate: Arc<Gate>) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = gate.closing() => break,
+            _ = ticks.tick() => targets.iter().for_each(Target::sweep),
+        }
+    }
+    targets.iter().for_each(Target::close);
+}

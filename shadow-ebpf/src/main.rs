@@ -1,2 +1,8 @@
-//! The kernel programs: entry points and maps, nothing else.
+//! The kernel programs. On any other target this is an empty program, so that the workspace checks everywhere.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod programs;
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -4,6 +4,8 @@ use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use shadow_ebpf::abi;
+
 use super::Check;
 use crate::capture::interfaces::netlink::{self, Link};
 use crate::capture::interfaces::{self, Device, InterfaceError, Layer, Selection, Toward};
@@ -49,7 +51,21 @@ pub(super) fn interfaces(config: Option<&Config>) -> Vec<Check> {
 }
 
 fn any(link: &Link) -> Check {
-    Check::ok(format!("interface {}", link.name), attached(link))
+    device(link, "up")
+}
+
+fn device(link: &Link, what: &str) -> Check {
+    let (name, attached) = (format!("interface {}", link.name), attached(link));
+    let finding = format!("{what}; {attached}");
+    match abi::PROGRAMS.iter().any(|program| attached.contains(program)) {
+        true => Check::warning(
+            name,
+            finding,
+            "a shadow-agent runs here, or was killed here: stop it, or let the next start sweep up; two would each replay \
+             every request",
+        ),
+        false => Check::ok(name, finding),
+    }
 }
 
 fn chosen(selection: &Selection, links: &[Link]) -> Vec<Check> {
@@ -57,12 +73,9 @@ fn chosen(selection: &Selection, links: &[Link]) -> Vec<Check> {
         .devices
         .iter()
         .filter_map(|device| Some((device, links.iter().find(|link| link.index == device.index)?)))
-        .map(|(device, link)| {
+        .map(|(chosen, link)| {
             let up = if link.up { "up" } else { "down" };
-            Check::ok(
-                format!("interface {}", device.name),
-                format!("{up}, {}; {}", describe(device), attached(link)),
-            )
+            device(link, &format!("{up}, {}", describe(chosen)))
         })
         .collect();
     let warnings = selection.warnings.iter();

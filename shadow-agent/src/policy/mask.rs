@@ -6,7 +6,18 @@
 use bytes::Bytes;
 use http::Method;
 
-use crate::exchange::{Exchange, ExchangeId, Headers, SkipReason, Timestamp};
+use self::fields::Fields;
+use crate::config::{Credentials, Mask, MaskRules};
+use crate::exchange::{ExchangeId, Headers, Timestamp};
+use crate::policy::PolicyError;
+
+mod detect;
+mod fields;
+mod keep;
+mod send;
+
+pub use fields::Step;
+pub use keep::{Document, MAX_KEPT};
 
 /// A request as the shadow may see it.
 #[derive(Clone, Debug)]
@@ -64,7 +75,8 @@ impl Sendable {
         &self.trailers
     }
 
-    /// Whether masking changed the request, so that production's response no longer belongs to it.
+    /// Whether masking or stripping credentials changed the request, so that production's response no longer belongs
+    /// to it. Removing conditional headers does not count: production's 200 is the answer to the request without them.
     #[must_use]
     pub fn altered(&self) -> bool {
         self.altered
@@ -83,26 +95,72 @@ impl<T> Kept<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> Kept<T> {
+    /// A value that tests of other stages declare harmless.
+    pub(crate) fn for_test(value: T) -> Kept<T> {
+        Kept(value)
+    }
+}
+
 /// Applies `mask` and the credentials policy.
+///
+/// The default is the default configuration: known credentials and `token` are hidden, nothing is changed for the
+/// shadow, and requests with credentials are refused.
+#[derive(Debug)]
+pub struct Masker {
+    keep: Rules,
+    send: Rules,
+    credentials: Credentials,
+}
+
+/// The rules of one exit, ready for use.
 #[derive(Debug, Default)]
-pub struct Masker {}
+struct Rules {
+    headers: Vec<String>,
+    fields: Fields,
+    query: Vec<String>,
+}
 
 impl Masker {
-    /// The request of an exchange as the shadow may see it.
+    /// The rules of `mask`.
     ///
     /// # Errors
-    /// The reason to skip the exchange, when the rules cannot be applied to it.
-    pub fn sendable(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
-        let request = &exchange.request;
-        Ok(Sendable {
-            id: exchange.id,
-            seen: exchange.times.started,
-            method: request.method.clone(),
-            target: request.target.clone(),
-            headers: request.headers.clone(),
-            body: request.body.clone(),
-            trailers: request.trailers.clone(),
-            altered: false,
+    /// When a field is not a JSON path.
+    pub fn new(mask: &Mask, credentials: Credentials) -> Result<Masker, PolicyError> {
+        Ok(Masker {
+            keep: Rules::new("mask.keep", &mask.keep)?,
+            send: Rules::new("mask.send", &mask.send)?,
+            credentials,
         })
+    }
+}
+
+impl Default for Masker {
+    fn default() -> Masker {
+        let MaskRules { headers, fields: _, query } = Mask::default().keep;
+        Masker {
+            keep: Rules { headers, query, fields: Fields::default() },
+            send: Rules::default(),
+            credentials: Credentials::Skip,
+        }
+    }
+}
+
+impl Rules {
+    fn new(section: &'static str, rules: &MaskRules) -> Result<Rules, PolicyError> {
+        Ok(Rules {
+            headers: rules.headers.clone(),
+            fields: Fields::new(section, &rules.fields)?,
+            query: rules.query.clone(),
+        })
+    }
+
+    fn names_header(&self, name: &[u8]) -> bool {
+        self.headers.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    fn names_parameter(&self, name: &str) -> bool {
+        self.query.iter().any(|listed| listed.eq_ignore_ascii_case(name))
     }
 }

@@ -172,6 +172,22 @@ fn what_is_left_out_is_at_its_default() {
 }
 
 #[test]
+fn the_example_that_is_installed_is_accepted_and_shown() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/shadow-agent.yaml"));
+    let config = load(Some(path), std::iter::empty(), &RunArgs::default()).unwrap();
+    let shown = show::yaml(&config).unwrap();
+    let keys = |text: &str| {
+        let words = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+        let words =
+            words.flat_map(|line| line.split([' ', '{', ',', '-'])).filter_map(|word| word.strip_suffix(':'));
+        words.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let explained = keys(&std::fs::read_to_string(path).unwrap());
+    let unexplained: Vec<_> = keys(&shown).difference(&explained).cloned().collect();
+    assert_eq!(unexplained, ["kernel_log", "max_endpoints"], "keys that the example does not explain");
+}
+
+#[test]
 fn a_flag_beats_the_environment_which_beats_the_file() {
     let file = format!("{LEAST}select: {{ methods: [HEAD] }}\n")
         .replace("ports: [8080]", "ports: [8080], sample: 10%");

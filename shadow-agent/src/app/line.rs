@@ -1,0 +1,182 @@
+//! The way of one exchange from the backlog to the report: decide, mask, replay, compare, record.
+//!
+//! One task an exchange. Whatever happens in it, every target that the ledger was told about gets an ending: the
+//! [`Open`] guard enters the missing ones when the task is dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use crate::backlog::{Admitted, Receiver};
+use crate::compare::endpoint::Endpoints;
+use crate::compare::{Comparer, Inputs, Judgement};
+use crate::control::Control;
+use crate::exchange::{Exchange, FailReason, Response, Role, SkipReason};
+use crate::ledger::{Ledger, TargetOutcome};
+use crate::policy::mask::{Masker, Sendable};
+use crate::policy::select::Selector;
+use crate::replay::{Outcome, Replayer};
+use crate::report::{Observation, Report, TargetObservation};
+
+/// Exchanges whose bodies are larger than this together are compared on the blocking pool, so that the runtime's
+/// threads stay free to measure answers.
+const COMPARE_INLINE: usize = 128 * 1024;
+
+/// The stages behind the backlog.
+pub(super) struct Line {
+    pub(super) selector: Selector,
+    pub(super) masker: Arc<Masker>,
+    pub(super) comparer: Comparer,
+    pub(super) endpoints: Endpoints,
+    pub(super) replayer: Replayer,
+    /// The timeout of each target: what a request that timed out took at least.
+    pub(super) timeouts: Vec<Duration>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) report: Arc<Report>,
+    pub(super) control: Control,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Line {
+    /// Takes exchanges until the backlog ends.
+    pub(super) async fn drive(self: Arc<Line>, mut backlog: Receiver) {
+        while let Some(admitted) = backlog.next().await {
+            match self.decide(&admitted.exchange) {
+                Err(reason) => self.ledger.skipped(reason),
+                Ok(sendable) => {
+                    let open = Open::new(&self.ledger, self.replayer.targets().len());
+                    self.tasks.spawn(Arc::clone(&self).carry(admitted, sendable, open));
+                }
+            }
+        }
+    }
+
+    fn decide(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
+        if !self.control.enabled() {
+            return Err(SkipReason::Disabled);
+        }
+        self.selector.decide(exchange)?;
+        self.masker.sendable(exchange)
+    }
+
+    async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
+        let sendable = Arc::new(sendable);
+        let outcomes = self.replayer.replay(Arc::clone(&sendable)).await;
+        let judge = {
+            let line = Arc::clone(&self);
+            move || {
+                let observation = line.judge(&admitted.exchange, sendable.altered(), &outcomes);
+                (admitted, observation)
+            }
+        };
+        let large = body_bytes(&outcomes) > COMPARE_INLINE;
+        let (admitted, observation) = match large {
+            false => judge(),
+            // A panic in the comparison is already reported by the pool; the guard closes the books.
+            true => match self.tasks.spawn_blocking(judge).await {
+                Ok(judged) => judged,
+                Err(_) => return,
+            },
+        };
+        for target in &observation.targets {
+            open.end(target.outcome);
+        }
+        self.report.record(observation);
+        drop(admitted);
+    }
+
+    fn judge(&self, exchange: &Exchange, altered: bool, outcomes: &[Outcome]) -> Observation {
+        let targets = self.replayer.targets();
+        let answer = |role: Role| {
+            targets.iter().zip(outcomes).find_map(|(target, outcome)| match outcome {
+                Outcome::Answered(answer) if target.role == role => Some(&answer.response),
+                _ => None,
+            })
+        };
+        let baseline = answer(Role::Baseline);
+        let inputs = |candidate| Inputs {
+            request: &exchange.request,
+            request_altered: altered,
+            production: &exchange.response,
+            candidate,
+            baseline,
+        };
+        let judged = targets.iter().zip(outcomes).enumerate().map(|(index, (target, outcome))| match outcome {
+            Outcome::Answered(answered) => {
+                let response: &Response = &answered.response;
+                let Judgement { comparison, differences } = match target.role {
+                    Role::Candidate => self.comparer.judge(&inputs(response)),
+                    Role::Baseline => {
+                        let comparison =
+                            self.comparer.judge_baseline(&inputs(response), answer(Role::Candidate));
+                        Judgement { comparison, differences: Vec::new() }
+                    }
+                };
+                TargetObservation {
+                    outcome: TargetOutcome::Answered(comparison),
+                    status: Some(response.status),
+                    first_byte: Some(answered.first_byte),
+                    differences,
+                }
+            }
+            Outcome::Failed(reason) => TargetObservation {
+                outcome: TargetOutcome::Failed(*reason),
+                status: None,
+                first_byte: self.timeouts.get(index).copied().filter(|_| *reason == FailReason::Timeout),
+                differences: Vec::new(),
+            },
+            Outcome::Dropped(reason) => TargetObservation {
+                outcome: TargetOutcome::Dropped(*reason),
+                status: None,
+                first_byte: None,
+                differences: Vec::new(),
+            },
+        });
+        Observation {
+            endpoint: self.endpoints.endpoint(&exchange.request.method, exchange.request.path()),
+            exchange: exchange.id,
+            connection: exchange.connection,
+            time: exchange.times.response_done,
+            target: self.masker.keep_target(&exchange.request),
+            production_status: exchange.response.status,
+            production_first_byte: exchange.times.response_started.since(exchange.times.request_done),
+            targets: judged.collect(),
+        }
+    }
+}
+
+fn body_bytes(outcomes: &[Outcome]) -> usize {
+    let bodies = outcomes.iter().map(|outcome| match outcome {
+        Outcome::Answered(answer) => answer.response.body.len(),
+        Outcome::Failed(_) | Outcome::Dropped(_) => 0,
+    });
+    bodies.sum()
+}
+
+/// What the ledger still waits for from one exchange, target by target.
+struct Open {
+    ledger: Arc<Ledger>,
+    next: usize,
+    targets: usize,
+}
+
+impl Open {
+    fn new(ledger: &Arc<Ledger>, targets: usize) -> Open {
+        ledger.selected();
+        Open { ledger: Arc::clone(ledger), next: 0, targets }
+    }
+
+    fn end(&mut self, outcome: TargetOutcome) {
+        self.ledger.ended(self.next, outcome);
+        self.next += 1;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        while self.next < self.targets {
+            self.end(TargetOutcome::Failed(FailReason::Shutdown));
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Undoes the content-encoding of a body, and says what media type a message has. Stops at the caller's limit.
+//!
+//! Pure. It knows no rules: what is done with the bytes is the business of `policy` and `compare`.
+
+use std::io::Read;
+
+use brotli_decompressor::Decompressor;
+use bytes::Bytes;
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use thiserror::Error;
+
+use crate::exchange::Headers;
+
+/// Content codings undone one after the other; a body with more is refused.
+pub const MAX_CODINGS: usize = 4;
+
+/// The window that every zstd decoder has to support, in bytes (RFC 9659, section 3).
+const ZSTD_WINDOW: usize = 8 << 20;
+
+/// Bytes of compressed input that the brotli decoder takes at a time.
+const BROTLI_BUFFER: usize = 4096;
+
+/// Why a body cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// A coding that is none of gzip, deflate, br and zstd.
+    #[error("the content coding `{0}` is unknown")]
+    Unknown(String),
+    /// The bytes are not what the coding says, or end too early.
+    #[error("the body is not valid {0}")]
+    Broken(&'static str),
+    /// More than [`MAX_CODINGS`] codings.
+    #[error("the body has {0} content codings, more than {MAX_CODINGS}")]
+    TooMany(usize),
+    /// The decoded body is larger than the limit, in bytes.
+    #[error("the decoded body is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+/// The body without its content codings (RFC 9110, section 8.4), at most `limit` bytes at every step.
+///
+/// An empty body stays empty whatever its headers say (the answer to HEAD has them, too).
+///
+/// # Errors
+/// When a coding is unknown, the bytes are broken, or the result is larger than `limit`.
+pub fn decode(headers: &Headers, body: &Bytes, limit: usize) -> Result<Bytes, DecodeError> {
+    let mut body = body.clone();
+    if !body.is_empty() {
+        for coding in codings(headers)?.into_iter().rev() {
+            body = undo(coding, &body, limit)?;
+        }
+    }
+    if body.len() > limit { Err(DecodeError::TooLarge(limit)) } else { Ok(body) }
+}
+
+/// Whether a message says that its body has a content coding other than `identity`.
+#[must_use]
+pub fn is_encoded(headers: &Headers) -> bool {
+    names(headers).next().is_some()
+}
+
+/// The media type without parameters, in lower case; `None` without a content-type.
+#[must_use]
+pub fn media_type(headers: &Headers) -> Option<String> {
+    let value = String::from_utf8_lossy(headers.get("content-type")?);
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence.is_empty() { None } else { Some(essence) }
+}
+
+/// Whether a media type is JSON: `application/json`, or the suffix `+json` (RFC 6839, section 3.1).
+#[must_use]
+pub fn is_json(media_type: &str) -> bool {
+    matches!(media_type, "application/json" | "text/json") || media_type.ends_with("+json")
+}
+
+/// Whether bytes begin as a JSON object or array does.
+#[must_use]
+pub fn begins_like_json(bytes: &[u8]) -> bool {
+    matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+fn names(headers: &Headers) -> impl Iterator<Item = String> + '_ {
+    headers
+        .all("content-encoding")
+        .flat_map(|value| value.split(|&byte| byte == b','))
+        .map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase())
+        .filter(|name| !name.is_empty() && name != "identity")
+}
+
+fn codings(headers: &Headers) -> Result<Vec<Coding>, DecodeError> {
+    let codings: Vec<Coding> = names(headers)
+        .map(|name| match name.as_str() {
+            "gzip" | "x-gzip" => Ok(Coding::Gzip),
+            "deflate" => Ok(Coding::Deflate),
+            "br" => Ok(Coding::Brotli),
+            "zstd" => Ok(Coding::Zstd),
+            _ => Err(DecodeError::Unknown(name)),
+        })
+        .collect::<Result<_, _>>()?;
+    if codings.len() > MAX_CODINGS { Err(DecodeError::TooMany(codings.len())) } else { Ok(codings) }
+}
+
+fn undo(coding: Coding, body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
+    match coding {
+        Coding::Gzip => read(MultiGzDecoder::new(body), limit, "gzip"),
+        Coding::Deflate if has_zlib_header(body) => match read(ZlibDecoder::new(body), limit, "deflate") {
+            Err(DecodeError::Broken(_)) => read(DeflateDecoder::new(body), limit, "deflate"),
+            decoded => decoded,
+        },
+        Coding::Deflate => read(DeflateDecoder::new(body), limit, "deflate"),
+        Coding::Brotli => read(Decompressor::new(body, BROTLI_BUFFER), limit, "br"),
+        Coding::Zstd => zstd(body, limit),
+    }
+}
+
+/// `deflate` means the zlib format (RFC 9110, section 8.4.1.2), but some senders leave its header out.
+fn has_zlib_header(body: &[u8]) -> bool {
+    match body {
+        [method, flags, ..] => method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]).is_multiple_of(31),
+        _ => false,
+    }
+}
+
+fn read(decoder: impl Read, limit: usize, coding: &'static str) -> Result<Bytes, DecodeError> {
+    let mut decoded = Vec::new();
+    append(decoder, limit, coding, &mut decoded)?;
+    Ok(decoded.into())
+}
+
+/// Appends what `decoder` gives, one byte past `limit` at most, so that a bomb costs no more than the limit.
+fn append(
+    decoder: impl Read,
+    limit: usize,
+    coding: &'static str,
+    decoded: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
+    let room = u64::try_from(limit - decoded.len().min(limit)).unwrap_or(u64::MAX).saturating_add(1);
+    decoder.take(room).read_to_end(decoded).map_err(|_| DecodeError::Broken(coding))?;
+    if decoded.len() > limit { Err(DecodeError::TooLarge(limit)) } else { Ok(()) }
+}
+
+/// One or more frames, skippable ones among them (RFC 8878, section 3.1).
+fn zstd(mut body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
+    let broken = DecodeError::Broken("zstd");
+    let window = u64::try_from(limit.max(ZSTD_WINDOW)).unwrap_or(u64::MAX);
+    let mut decoded = Vec::new();
+    while !body.is_empty() {
+        match StreamingDecoder::new_with_max_window_size(&mut body, window) {
+            Ok(mut frame) => {
+                append(&mut frame, limit, "zstd", &mut decoded)?;
+                let stated = frame.decoder.get_checksum_from_data();
+                if stated.is_some() && stated != frame.decoder.get_calculated_checksum() {
+                    return Err(broken);
+                }
+            }
+            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                length, ..
+            })) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                body = body.get(length..).ok_or_else(|| broken.clone())?;
+            }
+            Err(_) => return Err(broken),
+        }
+    }
+    Ok(decoded.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Knows what a credential looks like in a request: header fields, query parameters, path parameters.
+//!
+//! It finds and removes them; whether they may be used is decided in `select` and `mask`.
+
+use bytes::Bytes;
+
+use super::target::{parameter_name, parameters};
+use crate::exchange::{Headers, Request};
+
+/// Header fields that authenticate the sender, lower case.
+const HEADERS: &[&str] = &[
+    "api-key",
+    "apikey",
+    "authorization",
+    "cf-access-jwt-assertion",
+    "cookie",
+    "ocp-apim-subscription-key",
+    "private-token",
+    "proxy-authorization",
+    "ssl-client-cert",
+    "x-access-token",
+    "x-amz-security-token",
+    "x-amzn-oidc-accesstoken",
+    "x-amzn-oidc-data",
+    "x-api-key",
+    "x-api-token",
+    "x-apikey",
+    "x-auth-key",
+    "x-auth-token",
+    "x-authorization",
+    "x-client-cert",
+    "x-forwarded-access-token",
+    "x-forwarded-client-cert",
+    "x-functions-key",
+    "x-gitlab-token",
+    "x-goog-api-key",
+    "x-goog-iap-jwt-assertion",
+    "x-id-token",
+    "x-session-id",
+    "x-session-token",
+    "x-ssl-client-cert",
+    "x-vault-token",
+];
+
+/// Query and path parameters that authenticate the sender, lower case.
+const PARAMETERS: &[&str] = &[
+    "access_token",
+    "accesstoken",
+    "api-key",
+    "api_key",
+    "apikey",
+    "auth_token",
+    "authtoken",
+    "client_secret",
+    "id_token",
+    "jsessionid",
+    "jwt",
+    "passwd",
+    "password",
+    "phpsessid",
+    "refresh_token",
+    "session_id",
+    "sessionid",
+    "sig",
+    "signature",
+    "subscription-key",
+    "token",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-goog-credential",
+    "x-goog-signature",
+];
+
+/// Whether a header field of that name carries credentials, whatever its case.
+#[must_use]
+pub fn is_header(name: &[u8]) -> bool {
+    HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// Whether a query or path parameter of that decoded name carries credentials, whatever its case.
+#[must_use]
+pub fn is_parameter(name: &str) -> bool {
+    PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Whether a request carries credentials that are known as such.
+#[must_use]
+pub fn carried(request: &Request) -> bool {
+    let fields = request.headers.iter().chain(request.trailers.iter());
+    fields.map(|(name, _)| name).any(|name| is_header(name))
+        || request.query().is_some_and(|query| parameters(query).any(|(name, _)| is_parameter(&name)))
+        || path_parameters(request.path()).any(|parameter| is_parameter(&parameter_name(parameter)))
+}
+
+/// Removes every field that carries credentials; says whether there was one.
+pub(super) fn strip_headers(headers: &mut Headers) -> bool {
+    let before = headers.len();
+    headers.0.retain(|(name, _)| !is_header(name));
+    headers.len() != before
+}
+
+/// The target without parameters that carry credentials; `None` when there are none.
+pub(super) fn strip_target(target: &[u8]) -> Option<Bytes> {
+    let mut parts = target.splitn(2, |&byte| byte == b'?');
+    let path = parts.next().unwrap_or_default();
+    let query = parts.next();
+    let mut stripped = Vec::with_capacity(target.len());
+    for (index, segment) in path.split(|&byte| byte == b'/').enumerate() {
+        if index > 0 {
+            stripped.push(b'/');
+        }
+        for (index, part) in segment.split(|&byte| byte == b';').enumerate() {
+            if index == 0 {
+                stripped.extend_from_slice(part);
+            } else if !is_parameter(&parameter_name(part)) {
+                stripped.push(b';');
+                stripped.extend_from_slice(part);
+            }
+        }
+    }
+    if let Some(query) = query {
+        let kept: Vec<&[u8]> =
+            parameters(query).filter(|(name, _)| !is_parameter(name)).map(|(_, whole)| whole).collect();
+        if !kept.is_empty() {
+            stripped.push(b'?');
+            stripped.extend_from_slice(&kept.join(&b'&'));
+        }
+    }
+    if stripped == target { None } else { Some(stripped.into()) }
+}
+
+/// The parameters of path segments: `;jsessionid=1` (RFC 3986, section 3.3).
+fn path_parameters(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').flat_map(|segment| segment.split(|&byte| byte == b';').skip(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_lower_case_and_sorted() {
+        for list in [HEADERS, PARAMETERS] {
+            assert!(list.is_sorted());
+            assert!(list.iter().all(|name| *name == name.to_ascii_lowercase()));
+        }
+    }
+
+    #[test]
+    fn a_stripped_target_keeps_everything_else() {
+        let cases: [(&str, Option<&str>); 9] = [
+            ("/a?x=1", None),
+            ("/a", None),
+            ("/a?", None),
+            ("/a?token=1", Some("/a")),
+            ("/a?x=1&Access_Token=2&y=3", Some("/a?x=1&y=3")),
+            ("/a?%74oken=2&y", Some("/a?y")),
+            ("/a;jsessionid=1/b;v=2?x", Some("/a/b;v=2?x")),
+            ("/a;v=1;JSESSIONID=2", Some("/a;v=1")),
+            ("/token/password", None),
+        ];
+        for (target, expected) in cases {
+            assert_eq!(strip_target(target.as_bytes()).as_deref(), expected.map(str::as_bytes), "{target}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Makes values as people and disks may see them. It is the only place where a [`Kept`] comes from.
+//!
+//! Every value passes configured rules, then the detectors of `detect`, then a limit on its length, in this order, so
+//! that a cut never hides a secret from a detector.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::fields::{Masked, Step, pointer, push_step, resembles_json};
+use super::{Kept, Masker, detect};
+use crate::content;
+use crate::exchange::Request;
+use crate::policy::credentials;
+use crate::policy::target::{parameter_name, percent_decode};
+
+/// The longest value kept, in bytes; more is cut and marked by an ellipsis.
+pub const MAX_KEPT: usize = 256;
+
+/// How much of a value detectors look at, in bytes. What is kept comes from the beginning of this.
+const MAX_SCANNED: usize = 16 << 10;
+
+/// The end of a scanned prefix that is never kept, in bytes: a secret may begin there and be cut off.
+const MARGIN: usize = 1 << 10;
+
+/// Bytes of a SHA-256 digest that are kept.
+const DIGEST_BYTES: usize = 8;
+
+/// A JSON document of which values may be kept, its masked fields already replaced.
+#[derive(Debug)]
+pub struct Document<'a> {
+    document: Cow<'a, Value>,
+    masked: Masked,
+}
+
+impl Document<'_> {
+    /// The number of steps that lead to a masked field, when `path` leads there or below. The names of steps below
+    /// belong to what is masked.
+    #[must_use]
+    pub fn masked_at(&self, path: &[Step<'_>]) -> Option<usize> {
+        let mut at = String::new();
+        if self.masked.replaced.contains("") {
+            return Some(0);
+        }
+        path.iter()
+            .position(|step| {
+                push_step(&mut at, *step);
+                self.masked.replaced.contains(&at)
+            })
+            .map(|position| position + 1)
+    }
+}
+
+impl Masker {
+    /// A status code.
+    #[must_use]
+    pub fn keep_status(&self, status: u16) -> Kept<String> {
+        Kept(status.to_string())
+    }
+
+    /// The value of a header field: hidden when the rules or the built-in list of credentials name the field.
+    #[must_use]
+    pub fn keep_header(&self, name: &str, value: &[u8]) -> Kept<String> {
+        let name = name.as_bytes();
+        if self.keep.names_header(name) || credentials::is_header(name) || is_set_cookie(name) {
+            return Kept(detect::placeholder("header"));
+        }
+        self.keep_loose(&String::from_utf8_lossy(value))
+    }
+
+    /// A cookie that a response sets: its name and attributes, never its value.
+    #[must_use]
+    pub fn keep_cookie(&self, name: &str, attributes: &[String]) -> Kept<String> {
+        let mut shown = format!("{name}={}", detect::placeholder("cookie"));
+        for attribute in attributes {
+            shown.push_str("; ");
+            shown.push_str(attribute);
+        }
+        self.keep_loose(&shown)
+    }
+
+    /// The target of a request in origin-form: parameters hidden by name, whatever looks like personal data by form.
+    #[must_use]
+    pub fn keep_target(&self, request: &Request) -> Kept<String> {
+        let target = request.origin_form();
+        let mut parts = target.splitn(2, |&byte| byte == b'?');
+        let mut shown = String::new();
+        for (index, segment) in parts.next().unwrap_or_default().split(|&byte| byte == b'/').enumerate() {
+            if index > 0 {
+                shown.push('/');
+            }
+            for (index, part) in segment.split(|&byte| byte == b';').enumerate() {
+                let name = parameter_name(part);
+                if index == 0 {
+                    shown.push_str(&self.piece(part));
+                } else {
+                    shown.push(';');
+                    shown.push_str(&self.parameter(&name, part));
+                }
+            }
+        }
+        for (index, parameter) in
+            parts.next().into_iter().flat_map(|query| query.split(|&byte| byte == b'&')).enumerate()
+        {
+            shown.push(if index == 0 { '?' } else { '&' });
+            shown.push_str(&self.parameter(&parameter_name(parameter), parameter));
+        }
+        self.finish(&shown)
+    }
+
+    /// Prepares a document, so that its values can be kept. Without field rules this costs nothing.
+    #[must_use]
+    pub fn document<'a>(&self, document: &'a Value) -> Document<'a> {
+        if self.keep.fields.is_empty() {
+            return Document { document: Cow::Borrowed(document), masked: Masked::default() };
+        }
+        let mut document = document.clone();
+        let field = |_: &Value| Value::String(detect::placeholder("field"));
+        let masked = self.keep.fields.mask(&mut document, field, |text| digest(text.as_bytes()));
+        Document { document: Cow::Owned(document), masked }
+    }
+
+    /// The value at a location of a document, as JSON. What is not there, or is part of a masked field, is hidden.
+    #[must_use]
+    pub fn keep_json(&self, document: &Document<'_>, path: &[Step<'_>]) -> Kept<String> {
+        let value = match document.masked_at(path) {
+            Some(_) => None,
+            None => document.document.pointer(&pointer(path)),
+        };
+        match value {
+            Some(value) => self.finish(&rendered(value)),
+            None => Kept(detect::placeholder("field")),
+        }
+    }
+
+    /// A text, such as a line of a body. With field rules, text is shown only as far as it is JSON that they can be
+    /// applied to; of other text its length and digest remain, because nobody knows what fields are in it.
+    #[must_use]
+    pub fn keep_text(&self, text: &str) -> Kept<String> {
+        if self.keep.fields.is_empty() {
+            return self.finish(text);
+        }
+        if content::begins_like_json(text.as_bytes())
+            && let Ok(document) = serde_json::from_str(text)
+        {
+            return self.keep_json(&self.document(&document), &[]);
+        }
+        self.keep_digest(text.as_bytes())
+    }
+
+    /// Length and digest of bytes that are not shown.
+    #[must_use]
+    pub fn keep_digest(&self, bytes: &[u8]) -> Kept<String> {
+        Kept(digest(bytes))
+    }
+
+    /// Text outside bodies: shown, unless there are field rules and it has JSON in it.
+    fn keep_loose(&self, text: &str) -> Kept<String> {
+        let decoded = percent_decode(text.as_bytes());
+        if !self.keep.fields.is_empty() && resembles_json(&String::from_utf8_lossy(&decoded)) {
+            return self.keep_text(text);
+        }
+        self.finish(text)
+    }
+
+    /// A piece of a target, hidden whole when anything in it has to be.
+    fn piece(&self, raw: &[u8]) -> String {
+        let decoded = percent_decode(raw);
+        let text = String::from_utf8_lossy(&decoded);
+        if !self.keep.fields.is_empty() && resembles_json(&text) {
+            return detect::placeholder("field");
+        }
+        if matches!(self.hide_parameters(&text), Cow::Owned(_)) {
+            return detect::placeholder("query");
+        }
+        match detect::scrub(&text) {
+            Cow::Borrowed(_) => String::from_utf8_lossy(raw).into_owned(),
+            // The placeholder says why; what stands around it may be the rest of the same datum.
+            Cow::Owned(scrubbed) => match (scrubbed.find("[masked: "), scrubbed.find(']')) {
+                (Some(start), Some(end)) if start < end => {
+                    scrubbed.get(start..=end).unwrap_or_default().to_owned()
+                }
+                _ => detect::placeholder("text"),
+            },
+        }
+    }
+
+    fn parameter(&self, name: &str, raw: &[u8]) -> String {
+        let (raw_name, value) = match raw.iter().position(|&byte| byte == b'=') {
+            Some(at) => (raw.get(..at).unwrap_or_default(), raw.get(at + 1..)),
+            None => (raw, None),
+        };
+        let shown_name = self.piece(raw_name);
+        match value {
+            Some(_) if self.hides_parameter(name) => format!("{shown_name}={}", detect::placeholder("query")),
+            Some(value) => format!("{shown_name}={}", self.piece(value)),
+            None => shown_name,
+        }
+    }
+
+    fn hides_parameter(&self, name: &str) -> bool {
+        self.keep.names_parameter(name) || credentials::is_parameter(name)
+    }
+
+    /// What every value goes through in the end.
+    fn finish(&self, text: &str) -> Kept<String> {
+        let scanned = prefix(text, MAX_SCANNED);
+        let decoded = percent_decode(scanned.as_bytes());
+        let scrubbed = match self.scrub(&String::from_utf8_lossy(&decoded)) {
+            // Something is hidden behind percent-encoding, perhaps: show the text without it.
+            Cow::Owned(scrubbed) => Cow::Owned(scrubbed),
+            Cow::Borrowed(_) => self.scrub(scanned),
+        };
+        let safe = if scanned.len() < text.len() {
+            prefix(&scrubbed, scrubbed.len().saturating_sub(MARGIN))
+        } else {
+            &scrubbed
+        };
+        Kept(if safe.len() > MAX_KEPT || scanned.len() < text.len() {
+            prefix(safe, MAX_KEPT - '…'.len_utf8()).to_owned() + "…"
+        } else {
+            safe.to_owned()
+        })
+    }
+
+    fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.hide_parameters(text) {
+            Cow::Borrowed(text) => detect::scrub(text),
+            Cow::Owned(text) => Cow::Owned(detect::scrub(&text).into_owned()),
+        }
+    }
+
+    /// Hides `name=value` in running text, as in URLs, for every parameter that is hidden in targets.
+    fn hide_parameters<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let separates = |char: char| char.is_whitespace() || "?&;:/|#\"'<>()[]{},\\".contains(char);
+        let mut hidden = String::new();
+        let mut shown_to = 0;
+        for (equals, _) in text.match_indices('=') {
+            let (before, value) = (text.get(shown_to..equals), text.get(equals + 1..));
+            let (Some(before), Some(value)) = (before, value) else { continue };
+            let name = before.rsplit(separates).next().unwrap_or_default();
+            if !self.hides_parameter(&parameter_name(name.as_bytes())) {
+                continue;
+            }
+            let end = value.find(separates).unwrap_or(value.len());
+            if value.starts_with("[masked: ") {
+                continue;
+            }
+            hidden.push_str(before);
+            hidden.push('=');
+            hidden.push_str(&detect::placeholder("query"));
+            shown_to = equals + 1 + end;
+        }
+        if shown_to == 0 {
+            return Cow::Borrowed(text);
+        }
+        hidden.push_str(text.get(shown_to..).unwrap_or_default());
+        Cow::Owned(hidden)
+    }
+}
+
+fn is_set_cookie(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"set-cookie") || name.eq_ignore_ascii_case(b"set-cookie2")
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut shown = format!("[{} bytes, sha256 ", bytes.len());
+    for byte in Sha256::digest(bytes).iter().take(DIGEST_BYTES) {
+        // Writing to a string cannot fail.
+        let _ = write!(shown, "{byte:02x}");
+    }
+    shown + "…]"
+}
+
+/// As many bytes of the beginning as fit `limit`, whole characters only.
+fn prefix(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
+}
+
+/// A value as JSON; of a large one the beginning, a little more than is ever scanned.
+fn rendered(value: &Value) -> String {
+    struct Beginning(Vec<u8>);
+
+    impl Write for Beginning {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0.len() > MAX_SCANNED {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut beginning = Beginning(Vec::new());
+    // The only error is that there is more than enough.
+    let _ = serde_json::to_writer(&mut beginning, value);
+    String::from_utf8_lossy(&beginning.0).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

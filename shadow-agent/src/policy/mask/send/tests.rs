@@ -1,0 +1,108 @@
+use super::*;
+use crate::config::{Mask, MaskRules};
+use crate::policy::fixture::exchange;
+
+fn rules(headers: &[&str], fields: &[&str], query: &[&str]) -> MaskRules {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    MaskRules { headers: owned(headers), fields: owned(fields), query: owned(query) }
+}
+
+fn masker(send: MaskRules, credentials: Credentials) -> Masker {
+    Masker::new(&Mask { send, ..Mask::default() }, credentials).unwrap()
+}
+
+/// Renders what would be sent as the text that the request was written in.
+fn sent(masker: &Masker, request: &str, response: &str) -> Result<(String, bool), SkipReason> {
+    let sendable = masker.sendable(&exchange(request, response))?;
+    let mut text = format!("{} {}", sendable.method(), String::from_utf8_lossy(sendable.target()));
+    for (name, value) in sendable.headers().iter() {
+        text += &format!("\n{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+    }
+    if !sendable.body().is_empty() {
+        text += &format!("\n\n{}", String::from_utf8_lossy(sendable.body()));
+    }
+    Ok((text, sendable.altered()))
+}
+
+#[track_caller]
+fn check(masker: &Masker, request: &str, response: &str, expected: Result<(&str, bool), SkipReason>) {
+    let expected = expected.map(|(text, altered)| (text.to_owned(), altered));
+    assert_eq!(sent(masker, request, response), expected, "{request}");
+}
+
+#[test]
+fn without_rules_a_request_is_sent_as_it_is() {
+    let masker = Masker::default();
+    for request in
+        ["GET /a?x=%41\nAccept: */*\nX-A: b", "PUT /a\nRange: bytes=0-1\n\n{\"a\": 1}", "OPTIONS *"]
+    {
+        check(&masker, request, "200", Ok((request, false)));
+    }
+    check(&masker, "GET http://u:p@h/a?x\nHost: h", "200", Ok(("GET /a?x\nHost: h", false)));
+    check(&masker, "GET http://h?x", "200", Ok(("GET /?x", false)));
+}
+
+#[test]
+fn credentials_are_refused_forwarded_or_stripped() {
+    let request = "GET /a;jsessionid=1?token=2&x=3\nCookie: a=b\nAuthorization: Bearer x\nAccept: */*";
+    check(&masker(rules(&[], &[], &[]), Credentials::Skip), request, "200", Err(SkipReason::Credentials));
+    check(&masker(rules(&[], &[], &[]), Credentials::Forward), request, "200", Ok((request, false)));
+    let strip = masker(rules(&[], &[], &[]), Credentials::Strip);
+    check(&strip, request, "200", Ok(("GET /a?x=3\nAccept: */*", true)));
+    check(&strip, "GET /a?x=3\nAccept: */*", "200", Ok(("GET /a?x=3\nAccept: */*", false)));
+}
+
+#[test]
+fn rules_change_what_is_sent() {
+    let masker = masker(rules(&["x-user"], &["$..email", "$.n"], &["q", "a b"]), Credentials::Skip);
+    let cases = [
+        ("GET /a\nX-User: bob", Ok(("GET /a\nX-User: masked", true))),
+        ("GET /a?q=bob&r=1&Q&a+b=2", Ok(("GET /a?q=masked&r=1&Q=masked&a+b=masked", true))),
+        ("GET /a?r=q", Ok(("GET /a?r=q", false))),
+        ("GET /a\nReferer: http://h/?q=bob", Ok(("GET /a\nReferer: http://h/?q=masked", true))),
+        (
+            "PUT /a\nDigest: x\n\n{\"email\": \"bob\", \"n\": 7, \"l\": [{\"email\": {\"a\": 1}}]}",
+            Ok(("PUT /a\n\n{\"email\":\"masked\",\"l\":[{\"email\":{}}],\"n\":0}", true)),
+        ),
+        ("PUT /a\n\n{\"a\": 1e2}", Ok(("PUT /a\n\n{\"a\": 1e2}", false))),
+        ("PUT /a\n\n{\"p\":\"{\\\"email\\\":1}\"}", Ok(("PUT /a\n\n{\"p\":\"{\\\"email\\\":0}\"}", true))),
+        ("PUT /a\n\nemail=bob", Err(SkipReason::Unmaskable)),
+        ("PUT /a\nContent-Encoding: gzip\n\n{}", Err(SkipReason::Unmaskable)),
+        ("PUT /a\n\n{\"email\":1,\"email\":2}", Err(SkipReason::Unmaskable)),
+        ("PUT /a\n\n{\"p\":\"{\\\"email\\\":1\"}", Err(SkipReason::Unmaskable)),
+        ("PUT /a\n\n{\"email\":\"{\\\"email\\\":1\"}", Ok(("PUT /a\n\n{\"email\":\"masked\"}", true))),
+    ];
+    for (request, expected) in cases {
+        check(&masker, request, "200", expected);
+    }
+}
+
+#[test]
+fn an_encoded_body_is_masked_and_sent_plain() {
+    use std::io::Read;
+    let mut gzip = Vec::new();
+    flate2::read::GzEncoder::new(&br#"{"email":"bob"}"#[..], flate2::Compression::fast())
+        .read_to_end(&mut gzip)
+        .unwrap();
+    let mut exchange = exchange("PUT /a\nContent-Encoding: gzip\nContent-Type: application/json", "200");
+    exchange.request.body = gzip.into();
+    let masker = masker(rules(&[], &["$.email"], &[]), Credentials::Skip);
+    let sendable = masker.sendable(&exchange).unwrap();
+    assert_eq!(sendable.body(), r#"{"email":"masked"}"#);
+    assert!(!sendable.headers().contains("content-encoding") && sendable.headers().contains("content-type"));
+}
+
+#[test]
+fn preconditions_that_held_are_removed() {
+    let conditional =
+        "GET /a\nIf-None-Match: x\nif-modified-since: x\nIf-Match: x\nIf-Unmodified-Since: x\nA: b";
+    let range = "GET /a\nRange: bytes=0-1";
+    let if_range = "GET /a\nRange: bytes=0-1\nIf-Range: x";
+    let masker = Masker::default();
+    check(&masker, conditional, "200", Ok(("GET /a\nA: b", false)));
+    check(&masker, conditional, "412", Ok((conditional, false)));
+    check(&masker, range, "200", Ok((range, false)));
+    check(&masker, range, "206", Ok((range, false)));
+    check(&masker, if_range, "206", Ok((range, false)));
+    check(&masker, if_range, "200", Ok(("GET /a", false)));
+}

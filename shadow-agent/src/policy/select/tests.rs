@@ -1,0 +1,152 @@
+use super::*;
+use crate::config::SelectRule;
+use crate::policy::fixture::exchange;
+
+fn selector(rules: &[(&str, f64)], credentials: Credentials) -> Selector {
+    let rules = rules
+        .iter()
+        .map(|(path, share)| SelectRule { path: (*path).to_owned(), share: Share(*share) })
+        .collect();
+    Selector::new(&Select { rules, ..Select::default() }, credentials).unwrap()
+}
+
+#[track_caller]
+fn check(selector: &Selector, request: &str, response: &str, expected: Result<(), SkipReason>) {
+    assert_eq!(selector.decide(&exchange(request, response)), expected, "{request} -> {response}");
+}
+
+#[test]
+fn the_first_reason_in_order_decides() {
+    use SkipReason::{Credentials as Secret, Marked, Method, NotModified, Rule, Streaming};
+    let selector = selector(&[("/admin/**", 0.0)], Credentials::Skip);
+    let stream = "200\ncontent-type: text/event-stream; charset=utf-8";
+    let cases = [
+        ("GET /a", "200", Ok(())),
+        ("HEAD /a", "500", Ok(())),
+        ("OPTIONS *", "200", Ok(())),
+        ("POST /a\nx-shadow-request: 1", "200", Err(Marked)),
+        ("GET /a\nX-Shadow-Request: 0", "200", Err(Marked)),
+        ("GET /a\nBaggage: a=b, shadow = true;p=1", "200", Err(Marked)),
+        ("GET /a\nbaggage: a=b\nbaggage: shadow=true", "200", Err(Marked)),
+        ("GET /a\nbaggage: shadow=false,notshadow=true", "200", Ok(())),
+        ("POST /admin/x", "200", Err(Method)),
+        ("get /a", "200", Err(Method)),
+        ("GET /admin/x\ncookie: a=b", "200", Err(Rule)),
+        ("GET /logout\ncookie: a=b", "200", Err(Rule)),
+        ("GET /a\ncookie: a=b", "304", Err(Secret)),
+        ("GET /a\nAUTHORIZATION: Basic x", "200", Err(Secret)),
+        ("GET /a\nX-Api-Key: x", "200", Err(Secret)),
+        ("GET /a?access_token=x", "200", Err(Secret)),
+        ("GET http://h/a?x=1&%74oken=x", "200", Err(Secret)),
+        ("GET /a;jsessionid=1", "200", Err(Secret)),
+        ("GET /a?tokens=1", "200", Ok(())),
+        ("GET /a", "304\ncontent-type: text/event-stream", Err(NotModified)),
+        ("GET /a", stream, Err(Streaming)),
+        ("GET /a", "200\nContent-Type: TEXT/EVENT-STREAM", Err(Streaming)),
+    ];
+    for (request, response, expected) in cases {
+        check(&selector, request, response, expected);
+    }
+}
+
+#[test]
+fn credentials_are_no_reason_once_decided_on() {
+    for credentials in [Credentials::Forward, Credentials::Strip] {
+        check(&selector(&[], credentials), "GET /a?token=1\ncookie: a=b", "200", Ok(()));
+    }
+}
+
+#[test]
+fn the_first_matching_rule_decides() {
+    let rules = [("/api/v1/*", 1.0), ("/api/**", 0.0), ("/logout", 1.0), ("/half/**", 0.0)];
+    let selector = selector(&rules, Credentials::Skip);
+    let cases = [
+        ("/api/v1/users", Ok(())),
+        ("/api/v1/users/7", Err(SkipReason::Rule)),
+        ("/api", Err(SkipReason::Rule)),
+        ("/api/", Err(SkipReason::Rule)),
+        ("/apis", Ok(())),
+        ("/%61pi/x", Err(SkipReason::Rule)),
+        ("//api/x", Err(SkipReason::Rule)),
+        ("/open/../api/x", Err(SkipReason::Rule)),
+        ("/api/x?y=/../..", Err(SkipReason::Rule)),
+        ("/API/x", Ok(())),
+        ("/logout", Ok(())),
+        ("/sign-out", Err(SkipReason::Rule)),
+    ];
+    for (path, expected) in cases {
+        check(&selector, &format!("GET {path}"), "200", expected);
+    }
+}
+
+#[test]
+fn paths_that_act_are_skipped_unless_a_rule_names_them() {
+    let acting = [
+        "/logout",
+        "/Log_Out",
+        "/user/logoff.php",
+        "/users/sign_out",
+        "/%6cogout",
+        "/newsletter/unsubscribe/abc",
+        "/list/opt-out",
+        "/oauth/callback?code=1",
+        "/oauth2/google/callback",
+        "/auth/github/callback",
+        "/login/callback",
+        "/signin-oidc",
+        "/saml/acs",
+        "/verify-email/abc",
+        "/email/verify/1",
+        "/account/activation/1",
+        "/password/reset/1",
+        "/reset_password",
+        "/magic-link/1",
+        "/one-time-login/1",
+        "/invitations/7/accept",
+    ];
+    let harmless = [
+        "/",
+        "/login",
+        "/blog/logouts",
+        "/dialogoff2/x",
+        "/subscribe",
+        "/authors/return",
+        "/email",
+        "/items/callback",
+        "/activate",
+        "/users/verify-me",
+    ];
+    let by_default = selector(&[], Credentials::Skip);
+    let by_rule = selector(&[("/**", 1.0)], Credentials::Skip);
+    for path in acting {
+        check(&by_default, &format!("GET {path}"), "200", Err(SkipReason::Rule));
+        check(&by_rule, &format!("GET {path}"), "200", Ok(()));
+    }
+    for path in harmless {
+        check(&by_default, &format!("GET {path}"), "200", Ok(()));
+    }
+}
+
+#[test]
+fn a_sample_has_its_size_and_contains_every_smaller_one() {
+    let sample = |share: f64| (0..10_000).filter(|&id| in_sample(ExchangeId(id), Share(share))).collect();
+    let (none, tenth, half, all): (BTreeSet<u64>, BTreeSet<u64>, BTreeSet<u64>, BTreeSet<u64>) =
+        (sample(0.0), sample(0.1), sample(0.5), sample(1.0));
+    assert_eq!((none.len(), all.len()), (0, 10_000));
+    assert!((900..1100).contains(&tenth.len()) && (4800..5200).contains(&half.len()));
+    assert!(tenth.is_subset(&half));
+    let mut exchange = exchange("GET /a", "200");
+    let selector = selector(&[("/a", 0.5)], Credentials::Skip);
+    for id in 0..100 {
+        exchange.id = ExchangeId(id);
+        let expected = if half.contains(&id) { Ok(()) } else { Err(SkipReason::Sampled) };
+        assert_eq!(selector.decide(&exchange), expected);
+    }
+}
+
+#[test]
+fn a_bad_glob_is_named() {
+    let rules = vec![SelectRule { path: "/a[".to_owned(), share: Share::ALL }];
+    let error = Selector::new(&Select { rules, ..Select::default() }, Credentials::Skip).unwrap_err();
+    assert!(error.to_string().starts_with("select.rules: the path `/a[` is not a valid glob"), "{error}");
+}

@@ -1,0 +1,278 @@
+//! Connects to a target, and notes when bytes pass. It knows no HTTP beyond telling an interim response from a final one.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use http::Uri;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::Instant;
+
+const DEFAULT_PORT: u16 = 80;
+
+/// Makes connections to one target.
+#[derive(Debug)]
+pub(super) struct Connector {
+    host: Host,
+    port: u16,
+    mark: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Host {
+    Address(IpAddr),
+    Name(String),
+}
+
+impl Connector {
+    /// For the authority of `url`; `None` unless it is an `http` URL with a host.
+    pub(super) fn new(url: &Uri, mark: Option<u32>) -> Option<Connector> {
+        if url.scheme() != Some(&http::uri::Scheme::HTTP) {
+            return None;
+        }
+        let host = url.host().filter(|host| !host.is_empty())?;
+        let literal = host.trim_start_matches('[').trim_end_matches(']');
+        let host = literal.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Address);
+        Some(Connector { host, port: url.port_u16().unwrap_or(DEFAULT_PORT), mark })
+    }
+
+    /// A new connection; a name is resolved anew each time, its addresses are tried in order.
+    ///
+    /// # Errors
+    /// The last address's error, or why the name cannot be resolved.
+    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
+        let name = match &self.host {
+            Host::Address(address) => return self.connect_to(SocketAddr::new(*address, self.port)).await,
+            Host::Name(name) => name.as_str(),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in lookup_host((name, self.port)).await? {
+            match self.connect_to(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(mark) = self.mark {
+            SockRef::from(&socket).set_mark(mark)?;
+        }
+        socket.set_nodelay(true)?;
+        let stream = socket.connect(address).await?;
+        // On loopback, a connection to an ephemeral port that nobody listens on can meet itself.
+        if stream.local_addr()? == stream.peer_addr()? {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(stream)
+    }
+}
+
+/// The mark that sockets can be given: `mark`, or none where it is 0 or the privilege is missing.
+///
+/// Without it, replayed requests that pass a captured interface are known by their headers only; so this warns.
+pub(super) fn usable_mark(mark: u32) -> Option<u32> {
+    if mark == 0 {
+        return None;
+    }
+    let probe = TcpSocket::new_v4().or_else(|_| TcpSocket::new_v6());
+    match probe.and_then(|socket| SockRef::from(&socket).set_mark(mark)) {
+        Ok(()) => Some(mark),
+        Err(error) => {
+            tracing::warn!(
+                mark,
+                %error,
+                "sockets to the targets cannot be given the SO_MARK of capture.mark; grant CAP_NET_ADMIN, or set it to 0",
+            );
+            None
+        }
+    }
+}
+
+/// When the bytes of one exchange passed the socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Passage {
+    /// The last byte written so far was handed to the socket.
+    pub(super) written: Option<Instant>,
+    /// The first byte of the final response was read.
+    pub(super) first_read: Option<Instant>,
+    /// Anything was read last, the end of the stream included.
+    pub(super) last_read: Option<Instant>,
+    /// Nothing but interim responses was read so far.
+    interim: bool,
+}
+
+/// The passage of the exchange under way, shared by a socket and the one who asks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stopwatch(Arc<Mutex<Passage>>);
+
+impl Stopwatch {
+    /// A new exchange begins.
+    pub(super) fn restart(&self) {
+        *self.lock() = Passage::default();
+    }
+
+    /// What passed since.
+    pub(super) fn passage(&self) -> Passage {
+        *self.lock()
+    }
+
+    fn wrote(&self) {
+        self.lock().written = Some(Instant::now());
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        let now = Instant::now();
+        let mut passage = self.lock();
+        passage.last_read = Some(now);
+        if !bytes.is_empty() && (passage.first_read.is_none() || passage.interim) {
+            passage.first_read = Some(now);
+            passage.interim = is_interim(bytes);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Passage> {
+        // A panic elsewhere cannot leave times that are not times.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether these bytes are interim responses (1xx; RFC 9110, section 15.2), whole, and nothing else.
+fn is_interim(mut bytes: &[u8]) -> bool {
+    const END: &[u8] = b"\r\n\r\n";
+    loop {
+        if !(bytes.starts_with(b"HTTP/1.") && bytes.get(8..10) == Some(b" 1")) {
+            return false;
+        }
+        let Some(end) = bytes.windows(END.len()).position(|window| window == END) else { return false };
+        bytes = bytes.get(end + END.len()..).unwrap_or_default();
+        if bytes.is_empty() {
+            return true;
+        }
+    }
+}
+
+/// A connected socket with a stopwatch.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    stopwatch: Stopwatch,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, stopwatch: Stopwatch) -> Socket {
+        Socket { stream, stopwatch }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.stopwatch.read(buffer.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.stopwatch.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bytes))?;
+        self.stopwatch.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interim_responses_are_told_from_final_ones() {
+        let cases = [
+            ("HTTP/1.1 100 Continue\r\n\r\n", true),
+            ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 P\r\n\r\n", true),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", false),
+            ("HTTP/1.1 100 Continue\r\n", false),
+            ("HTTP/1.1 200 OK\r\n\r\n", false),
+            ("HTTP/1.0 1", false),
+            ("", false),
+        ];
+        for (bytes, interim) in cases {
+            assert_eq!(is_interim(bytes.as_bytes()), interim, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_byte_is_that_of_the_final_response() {
+        let stopwatch = Stopwatch::default();
+        stopwatch.read(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+        assert!(stopwatch.passage().interim);
+        stopwatch.read(b"HTTP/1.1 200 OK\r\n");
+        let first = stopwatch.passage();
+        assert!(!first.interim);
+        stopwatch.read(b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(stopwatch.passage().first_read, first.first_read, "a body may look like anything");
+    }
+
+    #[test]
+    fn hosts_of_every_form_are_understood() {
+        let cases = [
+            ("http://10.0.0.9", Some(("Address(10.0.0.9)", 80))),
+            ("http://[::1]:8080/api", Some(("Address(::1)", 8080))),
+            ("http://shadow.local:81", Some(("Name(\"shadow.local\")", 81))),
+            ("https://shadow.local", None),
+            ("/path", None),
+        ];
+        for (url, expected) in cases {
+            let connector = Connector::new(&url.parse().unwrap(), None);
+            let found = connector.map(|connector| (format!("{:?}", connector.host), connector.port));
+            assert_eq!(found, expected.map(|(host, port)| (host.to_owned(), port)), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sockets_carry_the_mark_and_do_not_delay() {
+        assert_eq!(usable_mark(0), None);
+        let mark = usable_mark(0x5AD0);
+        if mark.is_none() {
+            eprintln!("the mark itself is not tested: it needs CAP_NET_ADMIN");
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let stream = Connector::new(&url, mark).unwrap().connect().await.unwrap();
+        assert_eq!(SockRef::from(&stream).mark().unwrap(), mark.unwrap_or(0));
+        assert!(stream.nodelay().unwrap());
+    }
+}

@@ -1,0 +1,276 @@
+//! One target: its limits, its connections, and the way of one request through them. It knows no other target.
+//!
+//! A request first needs a slot under the concurrency limit; it waits for one, in order, in a bounded queue. Right before
+//! it is sent, the rate limit, the circuit breaker and the kill switch are asked. From then on the target's timeout runs:
+//! it covers connecting, sending and the whole answer. All of that happens in the caller's task.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::breaker::{Breaker, Pass};
+use super::connection::{Broken, Connection, Progress};
+use super::gate::Gate;
+use super::pool::Pool;
+use super::rate::Bucket;
+use super::request::Rewrite;
+use super::slots::Slots;
+use super::socket::Connector;
+use super::{Outcome, ReplayError};
+use crate::config;
+use crate::exchange::{Answer, DropReason, FailReason};
+use crate::policy::mask::Sendable;
+
+/// How long connecting may take at most, within the target's timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The largest concurrency limit that can be configured; each request under way has a socket of its own.
+pub(super) const MAX_CONCURRENCY: usize = 4096;
+
+/// Everything there is for one target.
+#[derive(Debug)]
+pub(super) struct Target {
+    rewrite: Rewrite,
+    connector: Connector,
+    pool: Pool<Box<Connection>>,
+    slots: Slots,
+    rate: Option<Bucket>,
+    breaker: Breaker,
+    timeout: Duration,
+    body_limit: usize,
+    gate: Arc<Gate>,
+}
+
+/// Leave to send one request.
+struct Admission<'a> {
+    _slot: SemaphorePermit<'a>,
+    pass: Pass<'a>,
+}
+
+impl Target {
+    /// Checks the configuration of a target.
+    ///
+    /// # Errors
+    /// The value that makes no sense.
+    pub(super) fn new(
+        config: &config::Target,
+        mark: Option<u32>,
+        body_limit: usize,
+        gate: Arc<Gate>,
+    ) -> Result<Target, ReplayError> {
+        let name = || config.name.clone();
+        let connector = Connector::new(&config.url, mark).ok_or_else(|| ReplayError::url(config))?;
+        if !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
+            return Err(ReplayError::Concurrency { target: name(), value: config.concurrency });
+        }
+        if let Some(rate) = config.rate.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
+            return Err(ReplayError::Rate { target: name(), value: rate });
+        }
+        if config.timeout.is_zero() {
+            return Err(ReplayError::Timeout { target: name() });
+        }
+        let now = Instant::now();
+        Ok(Target {
+            rewrite: Rewrite::new(config)?,
+            connector,
+            pool: Pool::new(config.concurrency),
+            slots: Slots::new(config.concurrency),
+            rate: config.rate.map(|rate| Bucket::new(rate, now)),
+            breaker: Breaker::new(now),
+            timeout: config.timeout,
+            body_limit,
+            gate,
+        })
+    }
+
+    /// Sends a request as soon as the limits allow, or not at all. Ends within twice the timeout.
+    pub(super) async fn send(&self, request: &Sendable) -> Outcome {
+        let Admission { _slot, pass } = match self.admit(request).await {
+            Ok(admission) => admission,
+            Err(reason) => return Outcome::Dropped(reason),
+        };
+        let outcome = match self.exchange(request).await {
+            Ok(answer) => Outcome::Answered(answer),
+            Err(outcome) => outcome,
+        };
+        pass.report(&outcome, Instant::now());
+        outcome
+    }
+
+    /// Requests waiting for a slot now.
+    pub(super) fn queue_length(&self) -> usize {
+        self.slots.waiting()
+    }
+
+    /// Whether the circuit breaker holds requests back.
+    pub(super) fn breaker_open(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// Closes idle connections that have expired or were closed by the target.
+    pub(super) fn sweep(&self) {
+        self.pool.sweep(Instant::now());
+    }
+
+    /// Closes every idle connection, for good.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+
+    async fn admit(&self, request: &Sendable) -> Result<Admission<'_>, DropReason> {
+        self.gate.check()?;
+        let now = Instant::now();
+        if self.breaker.refuses(now) {
+            return Err(DropReason::Breaker);
+        }
+        let slot = self.slots.take(size(request), now + self.timeout, &self.gate).await?;
+        self.gate.check()?;
+        let now = Instant::now();
+        if self.rate.as_ref().is_some_and(|rate| !rate.take(now)) {
+            return Err(DropReason::Rate);
+        }
+        let pass = self.breaker.admit(now).ok_or(DropReason::Breaker)?;
+        Ok(Admission { _slot: slot, pass })
+    }
+
+    /// What is rare is boxed here, because every request pays for the size of this future.
+    async fn exchange(&self, request: &Sendable) -> Result<Answer, Outcome> {
+        let deadline = Instant::now() + self.timeout;
+        let mut timer = pin!(sleep_until(deadline));
+        let message = self.message(request)?;
+        let (connection, pooled) = match self.pool.take(Instant::now()) {
+            Some(connection) => (connection, true),
+            None => (Box::pin(self.connect(deadline)).await?, false),
+        };
+        self.gate.check_switch().map_err(Outcome::Dropped)?;
+        match self.attempt(connection, message, timer.as_mut()).await? {
+            Ok(answer) => Ok(answer),
+            Err(broken) if pooled && may_resend(broken, request.method()) => {
+                // What may have been sent once can no longer be dropped, only fail.
+                let retried = Box::pin(self.resend(request, deadline, timer)).await;
+                retried.map_err(|outcome| outcome.after(broken))
+            }
+            Err(broken) => Err(Outcome::Failed(broken.reason)),
+        }
+    }
+
+    /// Sends the request on a new connection, because a pooled one turned out to be closed.
+    async fn resend(
+        &self,
+        request: &Sendable,
+        deadline: Instant,
+        timer: Pin<&mut Sleep>,
+    ) -> Result<Answer, Outcome> {
+        let message = self.message(request)?;
+        let connection = self.connect(deadline).await?;
+        self.gate.check_switch().map_err(Outcome::Dropped)?;
+        let answer = self.attempt(connection, message, timer).await?;
+        answer.map_err(|broken| Outcome::Failed(broken.reason))
+    }
+
+    fn message(&self, request: &Sendable) -> Result<Request<Full<Bytes>>, Outcome> {
+        self.rewrite.apply(request).map_err(|error| {
+            tracing::debug!(exchange = %request.id(), %error, "a request cannot be sent to a target");
+            Outcome::Failed(FailReason::Request)
+        })
+    }
+
+    /// One exchange on one connection, which goes (back) to the pool when it ends well.
+    async fn attempt(
+        &self,
+        mut connection: Box<Connection>,
+        message: Request<Full<Bytes>>,
+        timer: Pin<&mut Sleep>,
+    ) -> Result<Result<Answer, Broken>, Outcome> {
+        let exchange = connection.exchange(message, self.body_limit);
+        let ended = tokio::select! {
+            biased;
+            ended = exchange => ended,
+            () = timer => return Err(Outcome::Failed(FailReason::Timeout)),
+            () = self.gate.aborting() => return Err(Outcome::Failed(FailReason::Shutdown)),
+        };
+        if ended.is_ok() {
+            self.pool.put(connection, Instant::now());
+        }
+        Ok(ended)
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<Box<Connection>, Outcome> {
+        let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
+        let connecting = timeout_at(deadline, self.connector.connect());
+        let connected = tokio::select! {
+            biased;
+            connected = connecting => connected,
+            () = self.gate.aborting() => return Err(Outcome::Dropped(DropReason::Shutdown)),
+        };
+        match connected {
+            Ok(Ok(stream)) => {
+                Connection::open(stream).await.map(Box::new).map_err(|_| Outcome::Failed(FailReason::Connect))
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a target cannot be connected to");
+                Err(Outcome::Failed(FailReason::Connect))
+            }
+            Err(_elapsed) => Err(Outcome::Failed(FailReason::Connect)),
+        }
+    }
+}
+
+impl Outcome {
+    /// This end of a second attempt, as the end of the request whose first attempt broke.
+    fn after(self, first: Broken) -> Outcome {
+        match self {
+            Outcome::Dropped(DropReason::Shutdown) if first.progress != Progress::Unsent => {
+                Outcome::Failed(FailReason::Shutdown)
+            }
+            Outcome::Dropped(_) if first.progress != Progress::Unsent => Outcome::Failed(first.reason),
+            outcome => outcome,
+        }
+    }
+}
+
+/// Whether a request that broke on a pooled connection may go out on a new one.
+///
+/// One of which not a byte was sent has not been sent. One that was sent, and met nothing but the end of the connection,
+/// may have been processed: only a safe one is sent again (RFC 9110, sections 9.2.1 and 9.2.2; RFC 9112, section 9.3.1).
+fn may_resend(broken: Broken, method: &Method) -> bool {
+    match broken.progress {
+        Progress::Unsent => broken.reason == FailReason::Closed,
+        Progress::Sent => broken.reason == FailReason::Closed && method.is_safe(),
+        Progress::Answering => false,
+    }
+}
+
+/// What a waiting request holds in memory, about.
+fn size(request: &Sendable) -> usize {
+    let fields: usize = request.headers().iter().map(|(name, value)| name.len() + value.len()).sum();
+    request.target().len() + fields + request.body().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_harmless_twice_is_sent_twice() {
+        use FailReason::{Closed, Malformed};
+        let cases = [
+            (Closed, Progress::Unsent, Method::POST, true),
+            (Closed, Progress::Sent, Method::POST, false),
+            (Closed, Progress::Sent, Method::PUT, false),
+            (Closed, Progress::Sent, Method::GET, true),
+            (Closed, Progress::Answering, Method::GET, false),
+            (Malformed, Progress::Sent, Method::GET, false),
+        ];
+        for (reason, progress, method, expected) in cases {
+            let broken = Broken { reason, progress };
+            assert_eq!(may_resend(broken, &method), expected, "{method} {broken:?}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Tests of the verdict: each answer from the counts that lead to it.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::{Compare, EndpointRule, Share};
+use crate::exchange::{DropReason, FailReason, LostReason};
+use crate::ledger::{Comparison, Ledger, ShardBatch, TargetOutcome};
+use crate::report::book::ErrorPairs;
+use crate::report::distribution::Distribution;
+use crate::report::testing::{answered, failed, report, run, targets, traffic};
+use crate::report::{Observation, Report, TargetObservation};
+
+/// What is asserted of a verdict: the outcome, and a part of some reason.
+fn check(name: &str, report: &Report, ledger: &Ledger, outcome: Outcome, reason: &str) {
+    let verdict = report.verdict(&ledger.snapshot());
+    assert_eq!(verdict.outcome, outcome, "{name}: {:#?}", verdict.reasons);
+    assert!(verdict.reasons.iter().any(|text| text.contains(reason)), "{name}: {:#?}", verdict.reasons);
+}
+
+fn check_traffic(
+    name: &str,
+    baseline: bool,
+    observations: impl IntoIterator<Item = Observation>,
+    outcome: Outcome,
+    reason: &str,
+) {
+    let report = report(baseline);
+    let ledger = Ledger::new(1, targets(baseline).len());
+    run(&report, &ledger, observations);
+    check(name, &report, &ledger, outcome, reason);
+}
+
+/// Clean traffic in which the candidate's entry is made by `candidate`.
+fn with_candidate(
+    count: u64,
+    baseline: bool,
+    candidate: impl Fn(u64) -> TargetObservation,
+) -> Vec<Observation> {
+    let mut all = traffic("/a", count, 0, baseline);
+    for (id, seen) in all.iter_mut().enumerate() {
+        seen.targets[0] = candidate(id as u64);
+    }
+    all
+}
+
+fn took(first_byte: Duration) -> TargetObservation {
+    TargetObservation { first_byte: Some(first_byte), ..answered(Comparison::Match, 200) }
+}
+
+#[test]
+fn nothing_seen_is_not_enough() {
+    check_traffic("empty", true, [], Outcome::Insufficient, "nothing was compared yet");
+}
+
+#[test]
+fn mismatches() {
+    let cases = [
+        ("clean and plenty", 20_000, 0, Outcome::Pass, "within the limit of 0.1 %"),
+        ("clean and few", 1_000, 0, Outcome::Insufficient, "more without one would pass"),
+        ("all wrong", 30, 1, Outcome::Fail, "beyond the limit of 1 %"),
+        ("five percent", 2_000, 20, Outcome::Fail, "/a: 100 mismatches of 2,000 compared: 5 %"),
+        ("one of few", 50, 50, Outcome::Insufficient, "1 mismatches of 50"),
+    ];
+    for (name, count, every, outcome, reason) in cases {
+        check_traffic(name, true, traffic("/a", count, every, true), outcome, reason);
+    }
+}
+
+#[test]
+fn noise_and_drift_are_no_mismatches() {
+    for comparison in [Comparison::Noise, Comparison::Drift] {
+        let all = with_candidate(20_000, true, |_| answered(comparison, 200));
+        check_traffic("not the version's fault", true, all, Outcome::Pass, "0 mismatches of 20,000");
+    }
+}
+
+#[test]
+fn without_a_baseline_latency_is_not_judged() {
+    check_traffic(
+        "no baseline",
+        false,
+        traffic("/a", 20_000, 0, false),
+        Outcome::Pass,
+        "there is no baseline",
+    );
+    let slow = with_candidate(20_000, false, |_| took(Duration::from_secs(3)));
+    check_traffic("slow, unknown to whom", false, slow, Outcome::Pass, "there is no baseline");
+}
+
+#[test]
+fn latency_against_the_baseline() {
+    // The baseline of `traffic` takes 2 ms.
+    let cases = [
+        ("as quick", Duration::from_millis(2), Outcome::Pass, "within the limit of 1.5"),
+        ("quicker", Duration::from_micros(300), Outcome::Pass, "within the limit of 1.5"),
+        (
+            "a little over a small figure",
+            Duration::from_micros(2_900),
+            Outcome::Pass,
+            "within the limit of 1.5",
+        ),
+        ("three times", Duration::from_millis(6), Outcome::Fail, "p95 6"),
+    ];
+    for (name, candidate, outcome, reason) in cases {
+        check_traffic(name, true, with_candidate(20_000, true, |_| took(candidate)), outcome, reason);
+    }
+    let mut quick = with_candidate(20_000, true, |_| took(Duration::from_micros(700)));
+    for seen in &mut quick {
+        seen.targets[1].first_byte = Some(Duration::from_micros(200));
+    }
+    check_traffic("three times next to nothing", true, quick, Outcome::Pass, "later by no more than 1.00 ms");
+}
+
+#[test]
+fn timeouts_count_as_at_least_the_timeout() {
+    // A tenth of the candidate's requests time out: p95 lies among them, however quick the others are.
+    let all = with_candidate(20_000, true, |id| {
+        if id % 10 == 0 {
+            TargetObservation { first_byte: Some(Duration::from_secs(5)), ..failed(FailReason::Timeout) }
+        } else {
+            took(Duration::from_millis(2))
+        }
+    });
+    check_traffic("timeouts", true, all, Outcome::Fail, "p95 at least 5.0");
+}
+
+#[test]
+fn one_slow_endpoint_fails_even_if_it_is_rare() {
+    let mut all = traffic("/quick", 30_000, 0, true);
+    let mut slow = traffic("/slow", 600, 0, true);
+    for seen in &mut slow {
+        seen.targets[0].first_byte = Some(Duration::from_millis(20));
+    }
+    all.extend(slow);
+    check_traffic("a slow endpoint", true, all, Outcome::Fail, "/slow: p95 20");
+}
+
+#[test]
+fn errors_against_the_reference() {
+    let failing = |every: u64| {
+        move |id: u64| {
+            if id.is_multiple_of(every) { failed(FailReason::Closed) } else { took(Duration::from_millis(2)) }
+        }
+    };
+    let cases = [
+        (
+            "a tenth fails",
+            true,
+            with_candidate(5_000, true, failing(10)),
+            Outcome::Fail,
+            "errors 10 % against 0 %",
+        ),
+        ("of production", false, with_candidate(5_000, false, failing(10)), Outcome::Fail, "of production"),
+        (
+            "hardly any",
+            true,
+            with_candidate(40_000, true, failing(40_000)),
+            Outcome::Pass,
+            "an excess within",
+        ),
+    ];
+    for (name, baseline, all, outcome, reason) in cases {
+        check_traffic(name, baseline, all, outcome, reason);
+    }
+    let mut both = with_candidate(40_000, true, failing(10));
+    for (id, seen) in both.iter_mut().enumerate() {
+        if id % 10 == 0 {
+            seen.targets[1] = failed(FailReason::Closed);
+        }
+    }
+    check_traffic("the baseline fails alike", true, both, Outcome::Pass, "an excess within");
+}
+
+#[test]
+fn errors_of_both_at_different_requests_cancel_out() {
+    let levels = Levels { pass: 0.05, fail: 0.05 };
+    // Out of 200,000 requests: errors of the candidate alone, of the reference alone.
+    let cases = [
+        (4_000, 4_000, Outcome::Pass),
+        (4_700, 4_000, Outcome::Insufficient),
+        (6_000, 4_000, Outcome::Fail),
+        (100, 4_000, Outcome::Pass),
+    ];
+    for (only_target, only_reference, outcome) in cases {
+        let pairs = ErrorPairs {
+            pairs: 200_000,
+            target: only_target,
+            reference: only_reference,
+            only_target,
+            only_reference,
+        };
+        let check = checks::errors(&pairs, "baseline", 1.2, 0.001, levels);
+        assert_eq!(check.outcome, Some(outcome), "{only_target} against {only_reference}: {check:?}");
+    }
+}
+
+#[test]
+fn rare_endpoints_do_not_hold_up_a_pass_unless_they_are_suspect() {
+    let rare = |every: u64| {
+        let mut all = traffic("/often", 30_000, 0, true);
+        all.extend(traffic("/rare", 12, every, true));
+        all
+    };
+    check_traffic("rare and clean", true, rare(0), Outcome::Pass, "1 of 2 endpoints are too rare");
+    check_traffic("rare and suspect", true, rare(12), Outcome::Insufficient, "/rare: 1 mismatches of 12");
+    check_traffic("rare and broken", true, rare(1), Outcome::Fail, "/rare: 12 mismatches of 12");
+}
+
+#[test]
+fn an_endpoint_with_a_limit_of_its_own_needs_evidence() {
+    let judge = |limit: f64, observations: Vec<Observation>| {
+        let rule = EndpointRule { path: "/refunds".to_owned(), mismatch: Some(Share(limit)) };
+        let compare = Compare { endpoints: vec![rule], ..Compare::default() };
+        let report = Report::new(&config::Verdict::default(), &compare, targets(true), "");
+        let ledger = Ledger::new(1, 2);
+        run(&report, &ledger, traffic("/often", 30_000, 0, true));
+        run(&report, &ledger, observations);
+        (report, ledger)
+    };
+    let cases = [
+        ("never seen", 0.01, 0, 0, Outcome::Insufficient, "/refunds: nothing was compared yet"),
+        ("seen a little", 0.01, 40, 0, Outcome::Insufficient, "POST /refunds: 0 mismatches of 40"),
+        ("seen enough", 0.01, 1_000, 0, Outcome::Pass, "within the limit"),
+        ("none tolerated, none seen", 0.0, 2_000, 0, Outcome::Pass, "within the limit"),
+        ("none tolerated, one seen", 0.0, 2_000, 2_000, Outcome::Fail, "beyond the limit of 0 %"),
+        ("tolerated there, too much for all", 0.5, 1_000, 10, Outcome::Fail, "overall: 100 mismatches"),
+    ];
+    for (name, limit, count, every, outcome, reason) in cases {
+        let (report, ledger) = judge(limit, traffic("POST /refunds", count, every, true));
+        check(name, &report, &ledger, outcome, reason);
+    }
+}
+
+#[test]
+fn loss_counts_what_should_have_been_replayed() {
+    let judge = |batch: ShardBatch, dropped: u64| {
+        let report = report(false);
+        let ledger = Ledger::new(1, 1);
+        run(&report, &ledger, traffic("/a", 20_000, 0, false));
+        ledger.shard(0, &batch);
+        for _ in 0..dropped {
+            ledger.shard(0, &ShardBatch { seen: 1, queued: 1, ..ShardBatch::default() });
+            ledger.selected();
+            ledger.ended(0, TargetOutcome::Dropped(DropReason::Queue));
+        }
+        (report, ledger)
+    };
+    let lost =
+        |reason, count| ShardBatch { seen: count, lost: vec![(reason, count)], ..ShardBatch::default() };
+    let cases = [
+        ("a few gaps", lost(LostReason::Gap, 20), 0, Outcome::Pass, "lost or dropped"),
+        ("many gaps", lost(LostReason::Gap, 2_000), 0, Outcome::Fail, "2,000 lost or dropped of 22,000"),
+        ("open at the end", lost(LostReason::Shutdown, 2_000), 0, Outcome::Pass, "0 lost or dropped"),
+        (
+            "too slow to take them",
+            ShardBatch::default(),
+            2_000,
+            Outcome::Fail,
+            "2,000 lost or dropped of 22,000",
+        ),
+    ];
+    for (name, batch, dropped, outcome, reason) in cases {
+        let (report, ledger) = judge(batch, dropped);
+        check(name, &report, &ledger, outcome, reason);
+    }
+}
+
+#[test]
+fn sharing_out_the_error_turns_a_fail_into_insufficient_never_into_pass() {
+    let levels = |fail: f64| Levels { pass: 0.05, fail };
+    let mut turned = 0;
+    for mismatches in 0..60 {
+        let mut book = TargetBook::new();
+        book.mismatches = mismatches;
+        book.matches = 600 - mismatches;
+        let alone = checks::mismatch(&book, 0.02, levels(0.05)).outcome.unwrap();
+        let shared = checks::mismatch(&book, 0.02, levels(0.05 / 1_000.0)).outcome.unwrap();
+        if alone != shared {
+            assert_eq!((alone, shared), (Outcome::Fail, Outcome::Insufficient), "{mismatches}");
+            turned += 1;
+        }
+    }
+    assert!(turned > 0);
+}
+
+#[test]
+fn a_good_candidate_is_not_failed_however_often_one_looks() {
+    // Twenty endpoints exactly at their limit, looked at all the time: the promise is 5 % false alarms over all.
+    const RUNS: u32 = 60;
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut alarms = 0;
+    for _ in 0..RUNS {
+        let alarm = (0..20usize).any(|order| {
+            let met = (order + 1) as f64;
+            let levels = Levels { pass: 0.05, fail: 0.05 * 0.5 / (met * (met + 1.0)) / 3.0 };
+            let mut book = TargetBook::new();
+            (0..300).any(|_| {
+                if random.f64() < 0.01 {
+                    book.mismatches += 1
+                } else {
+                    book.matches += 1
+                }
+                book.compared().is_multiple_of(10)
+                    && checks::mismatch(&book, 0.01, levels).outcome == Some(Outcome::Fail)
+            })
+        });
+        alarms += u32::from(alarm);
+    }
+    assert!(alarms <= 8, "{alarms} of {RUNS} runs failed a good candidate");
+}
+
+#[test]
+fn codes_and_names_are_those_of_the_contract() {
+    let expected = [
+        (Outcome::Pass, 0, 1.0, "pass"),
+        (Outcome::Fail, 1, 2.0, "fail"),
+        (Outcome::Insufficient, 3, 0.0, "insufficient"),
+    ];
+    for (outcome, code, metric, name) in expected {
+        assert_eq!((outcome.exit_code(), outcome.metric(), outcome.as_str()), (code, metric, name));
+        assert_eq!(serde_json::to_value(outcome).unwrap(), name);
+    }
+}
+
+/// The first number of requests for which `enough` holds.
+fn first(enough: impl Fn(u64) -> bool) -> u64 {
+    (1..20_000).find(|&requests| enough(requests)).unwrap()
+}
+
+#[test]
+fn the_evidence_that_answers_need_is_what_the_documentation_says() {
+    let all = Levels { pass: 0.05, fail: 0.05 };
+    let clean = |limit: f64| {
+        first(|requests| {
+            let mut book = TargetBook::new();
+            book.matches = requests;
+            checks::mismatch(&book, limit, all).outcome == Some(Outcome::Pass)
+        })
+    };
+    assert_eq!((clean(0.01), clean(0.001)), (410, 4_105));
+    let errors = first(|pairs| {
+        let pairs = ErrorPairs { pairs, ..ErrorPairs::default() };
+        checks::errors(&pairs, "baseline", 1.2, 0.001, all).outcome == Some(Outcome::Pass)
+    });
+    assert_eq!(errors, 5_320);
+    let twentieth = Levels { fail: 0.05 * 0.5 / 420.0 / 3.0, ..all };
+    let wrong = first(|requests| {
+        let mut book = TargetBook::new();
+        book.mismatches = requests;
+        checks::mismatch(&book, 0.01, twentieth).outcome == Some(Outcome::Fail)
+    });
+    assert_eq!(wrong, 7);
+    // An endpoint that is three times as slow, and the twentieth one met.
+    let (mut slow, mut quick) = (Distribution::new(), Distribution::new());
+    let mut requests = 0;
+    while checks::latency(&slow, Some(&quick), 1.5, twentieth).outcome != Some(Outcome::Fail) {
+        slow.record(Duration::from_millis(6));
+        quick.record(Duration::from_millis(2));
+        requests += 1;
+    }
+    assert_eq!(requests, 258);
+}

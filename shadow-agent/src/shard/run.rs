@@ -1,0 +1,168 @@
+//! The body of a shard's thread: polls its source, feeds the pipeline, and hands whole exchanges to the backlog.
+//!
+//! It never waits for the backlog. Its clock is that of the segments, carried on by the time that passed since the last
+//! one, so that a file is read in its own time and a clock that is set has no effect.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Event, Pipeline};
+use crate::backlog::{Place, Sender};
+use crate::capture::SegmentSource;
+use crate::exchange::{LostReason, SkipReason, Timestamp};
+use crate::ledger::{Ledger, ShardBatch};
+
+/// How long to wait for segments before the rest of the work is looked after.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long a source that never runs dry is drained after the wish to stop.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Exchanges entered in the ledger at once, at most.
+const BATCH: usize = 64;
+
+/// Segments taken between two beats and entries in the ledger, at most.
+const SEGMENTS: usize = 1024;
+
+/// Runs one shard until `stop` is set (then the source is drained, for [`DRAIN`] at most), or until the source ends.
+///
+/// Whole exchanges go to `backlog`; what it has no room for is lost. What happened is entered in `ledger`
+/// as the shard of that index, exchanges before they can be received. `beat` is called at least every [`POLL`], unless
+/// the source holds the thread up.
+///
+/// # Errors
+/// When the source is unusable; what was open is lost and entered all the same.
+pub fn run<S: SegmentSource>(
+    mut source: S,
+    mut pipeline: Pipeline,
+    shard: usize,
+    ledger: &Ledger,
+    backlog: &Sender,
+    beat: impl Fn(),
+    stop: &AtomicBool,
+) -> Result<(), S::Error> {
+    let mut batch = Batch::new(shard, ledger, backlog);
+    let mut clock = Clock::default();
+    let mut stopping: Option<Instant> = None;
+    let result = loop {
+        beat();
+        if stopping.is_none() && stop.load(Ordering::Acquire) {
+            stopping = Some(Instant::now());
+        }
+        let mut taken = 0;
+        let wait = if stopping.is_some() { Duration::ZERO } else { POLL };
+        let polled = source.poll(wait, &mut |segment| {
+            clock.seen(segment.time);
+            pipeline.segment(segment, &mut |event| batch.add(event));
+            taken += 1;
+            if batch.ready.len() >= BATCH || taken % SEGMENTS == 0 {
+                batch.enter(&pipeline);
+                beat();
+            }
+        });
+        if let Some(now) = clock.now() {
+            pipeline.tick(now, &mut |event| batch.add(event));
+        }
+        batch.enter(&pipeline);
+        match polled {
+            Err(error) => break Err(error),
+            Ok(None) => break Ok(()),
+            Ok(Some(count)) => {
+                if stopping.is_some_and(|since| count == 0 || since.elapsed() >= DRAIN) {
+                    break Ok(());
+                }
+            }
+        }
+    };
+    pipeline.finish(&mut |event| batch.add(event));
+    batch.enter(&pipeline);
+    result
+}
+
+/// The time on the clock of the segments.
+#[derive(Debug, Default)]
+struct Clock {
+    last: Option<(Timestamp, Instant)>,
+}
+
+impl Clock {
+    fn seen(&mut self, time: Timestamp) {
+        match &mut self.last {
+            // Reading the clock costs more than it gives while one batch is handed over.
+            Some((last, _)) if time.since(*last) < Duration::from_millis(1) && time >= *last => {}
+            last => *last = Some((time, Instant::now())),
+        }
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.last.map(|(time, seen)| time.plus(seen.elapsed()))
+    }
+}
+
+/// What happened since the last entry in the ledger.
+struct Batch<'a> {
+    shard: usize,
+    ledger: &'a Ledger,
+    backlog: &'a Sender,
+    /// Whole exchanges, each with its place in the backlog.
+    ready: Vec<Place<'a>>,
+    skipped: [u64; SkipReason::ALL.len()],
+    lost: [u64; LostReason::ALL.len()],
+    /// Exchanges seen, as of the last entry.
+    entered: u64,
+}
+
+impl<'a> Batch<'a> {
+    fn new(shard: usize, ledger: &'a Ledger, backlog: &'a Sender) -> Batch<'a> {
+        Batch {
+            shard,
+            ledger,
+            backlog,
+            ready: Vec::with_capacity(BATCH),
+            skipped: [0; SkipReason::ALL.len()],
+            lost: [0; LostReason::ALL.len()],
+            entered: 0,
+        }
+    }
+
+    fn add(&mut self, event: Event) {
+        match event {
+            Event::Exchange(exchange) => match self.backlog.reserve(exchange) {
+                Some(place) => self.ready.push(place),
+                None => count(&mut self.lost, LostReason::Backlog as usize),
+            },
+            Event::Skipped(reason) => count(&mut self.skipped, reason as usize),
+            Event::Lost(reason) => count(&mut self.lost, reason as usize),
+        }
+    }
+
+    /// Enters everything at once, and only then lets the exchanges go: whoever receives one finds it in the books.
+    fn enter(&mut self, pipeline: &Pipeline) {
+        let stats = pipeline.stats();
+        let batch = ShardBatch {
+            seen: stats.seen - self.entered,
+            queued: self.ready.len() as u64,
+            skipped: take_counts(SkipReason::ALL, &mut self.skipped),
+            lost: take_counts(LostReason::ALL, &mut self.lost),
+            open: stats.open(),
+            flows: stats.tcp.flows as u64,
+            buffered: stats.tcp.buffered as u64,
+        };
+        self.entered = stats.seen;
+        self.ledger.shard(self.shard, &batch);
+        for place in self.ready.drain(..) {
+            place.send();
+        }
+    }
+}
+
+fn count(counts: &mut [u64], position: usize) {
+    if let Some(count) = counts.get_mut(position) {
+        *count += 1;
+    }
+}
+
+fn take_counts<R: Copy>(reasons: &[R], counts: &mut [u64]) -> Vec<(R, u64)> {
+    let taken = counts.iter_mut().map(std::mem::take);
+    reasons.iter().copied().zip(taken).filter(|&(_, count)| count > 0).collect()
+}

@@ -1,0 +1,183 @@
+//! The kill switch, and every way in which the agent ends. What the kernel holds is asked of the kernel.
+
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::programs::tc::TcAttachType;
+use aya::programs::{SchedClassifier, loaded_programs};
+use nix::sys::signal::Signal;
+use shadow_tests::agent::{self, Agent};
+use shadow_tests::bed::{Bed, CANDIDATE_PORT, FRONT, PORT};
+use shadow_tests::load::{self, Plan};
+use shadow_tests::process::{pause, wait_until};
+use shadow_tests::servers::Shop;
+use shadow_tests::service::Version;
+
+const COPIED: (&str, &[(&str, &str)]) = ("shadow_capture_packets_total", &[("result", "copied")]);
+/// How long the kernel may go on copying after the kill switch was thrown.
+const SWITCH: Duration = Duration::from_millis(100);
+
+fn shops(bed: &Bed) -> Result<(Shop, Shop)> {
+    let production = Shop::start(&bed.production, bed.folder(), "production", Version::Production, PORT)?;
+    let candidate = Shop::start(&bed.shadow, bed.folder(), "candidate", Version::Production, CANDIDATE_PORT)?;
+    Ok((production, candidate))
+}
+
+/// Sends `count` requests at 500 a second; all must be answered.
+fn load(bed: &Bed, count: u64) -> Result<()> {
+    let request = |number: u64, bytes: &mut Vec<u8>| {
+        // Writing to memory does not fail.
+        let _ = write!(bytes, "GET /products/{number} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    };
+    let plan =
+        Plan { address: bed.production_address(), rate: 500, count, connections: 8, request: &request };
+    let outcome = bed.client.run(|| load::run(&plan))?;
+    ensure!(outcome.ok == count, "production answered {} of {count}", outcome.ok);
+    Ok(())
+}
+
+/// The programs attached to production's interface by TCX, both directions.
+fn attached(bed: &Bed) -> Result<usize> {
+    bed.production.run(|| {
+        let mut count = 0;
+        for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
+            let (_, programs) = SchedClassifier::query_tcx(FRONT, direction).context("asking the kernel")?;
+            count += programs.len();
+        }
+        Ok(count)
+    })
+}
+
+/// What `tc` shows of classic filters on production's interface.
+fn classic_filters(bed: &Bed) -> Result<String> {
+    let mut shown = String::new();
+    for direction in ["ingress", "egress"] {
+        let output =
+            bed.production.command("tc").args(["filter", "show", "dev", FRONT, direction]).output()?;
+        shown.push_str(&String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(shown)
+}
+
+/// The ids of every program that the kernel holds.
+fn programs() -> Result<Vec<u32>> {
+    loaded_programs().map(|program| Ok(program.context("asking the kernel")?.id())).collect()
+}
+
+#[test]
+fn the_kill_switch_stops_copying_at_once_and_production_goes_on() -> Result<()> {
+    let bed = Bed::new()?;
+    let (_production, candidate) = shops(&bed)?;
+    let mut agent = Agent::start(&bed, &[])?;
+    let copied = |agent: &Agent<'_>| anyhow::Ok(agent.metrics()?.count(COPIED.0, COPIED.1));
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| load(&bed, 3000));
+        wait_until("records", Duration::from_secs(5), || {
+            if copied(&agent)? > 200 { Ok(()) } else { bail!("{} records", copied(&agent)?) }
+        })?;
+        let reply = agent.ask("PUT", "/api/v1/capture", r#"{"enabled": false}"#)?;
+        ensure!((200..300).contains(&reply.status), "{} {}", reply.status, reply.text());
+        thread::sleep(SWITCH);
+        let before = copied(&agent)?;
+        let sent_before = candidate.requests()?.len();
+        pause(Duration::from_secs(1))?;
+        let after = copied(&agent)?;
+        ensure!(before == after, "{} records were copied after the switch was thrown", after - before);
+        ensure!(candidate.requests()?.len() == sent_before, "requests were sent after the switch was thrown");
+        ensure!(agent.metrics()?.sum("shadow_capture_enabled", &[]) == Some(0.0));
+
+        let status = agent::command(&bed, &["ctl", "enable"])?.status()?;
+        ensure!(status.success(), "ctl enable ended with {status}");
+        wait_until("records again", Duration::from_secs(3), || {
+            if copied(&agent)? > after { Ok(()) } else { bail!("none") }
+        })?;
+        traffic.join().ok().context("the load panicked")?
+    })?;
+    agent.finish().map(drop)
+}
+
+#[test]
+fn ctl_tells_and_turns_the_switch() -> Result<()> {
+    let bed = Bed::new()?;
+    let (_production, _candidate) = shops(&bed)?;
+    let mut agent = Agent::start(&bed, &[])?;
+    for (command, enabled) in [("status", 1.0), ("disable", 0.0), ("status", 0.0), ("enable", 1.0)] {
+        let output = agent::command(&bed, &["ctl", command])?.output()?;
+        ensure!(output.status.success(), "ctl {command}: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(!output.stdout.is_empty(), "ctl {command} says nothing");
+        ensure!(agent.metrics()?.sum("shadow_capture_enabled", &[]) == Some(enabled), "after ctl {command}");
+    }
+    agent.finish()?;
+    let output = agent::command(&bed, &["ctl", "status"])?.output()?;
+    ensure!(!output.status.success() && !output.stderr.is_empty(), "ctl talks to an agent that is gone");
+    Ok(())
+}
+
+#[test]
+fn kill_9_leaves_nothing_attached() -> Result<()> {
+    let bed = Bed::new()?;
+    let (_production, _candidate) = shops(&bed)?;
+    let before = programs()?;
+    let mut agent = Agent::start(&bed, &[])?;
+    load(&bed, 200)?;
+    let ours: Vec<u32> = programs()?.into_iter().filter(|id| !before.contains(id)).collect();
+    ensure!(!ours.is_empty(), "the agent loaded no program");
+    ensure!(attached(&bed)? > 0 || !classic_filters(&bed)?.is_empty(), "the agent attached no program");
+    agent.end(Signal::SIGKILL)?;
+    wait_until("the kernel to let go", Duration::from_secs(5), || {
+        let left: Vec<u32> = programs()?.into_iter().filter(|id| ours.contains(id)).collect();
+        let filters = classic_filters(&bed)?;
+        ensure!(attached(&bed)? == 0 && left.is_empty() && filters.is_empty(), "left: {left:?} {filters}");
+        Ok(())
+    })?;
+    load(&bed, 200)
+}
+
+#[test]
+fn signals_and_the_duration_end_it_with_a_summary() -> Result<()> {
+    let bed = Bed::new()?;
+    let (_production, _candidate) = shops(&bed)?;
+    for (arguments, signal) in
+        [(&[][..], Some(Signal::SIGTERM)), (&[][..], Some(Signal::SIGINT)), (&["--duration", "4s"][..], None)]
+    {
+        let mut agent = Agent::start(&bed, arguments)?;
+        load(&bed, 100)?;
+        let status = match signal {
+            Some(signal) => agent.end(signal)?,
+            None => agent.process.wait(Duration::from_secs(15))?,
+        };
+        let said = agent.process.log();
+        ensure!(status.code() == Some(0), "{signal:?}: {status}; it said:\n{said}");
+        ensure!(said.contains("/products/{id}"), "{signal:?}: no summary in:\n{said}");
+        ensure!(agent.report_text().contains("/products/{id}"), "{signal:?}: no report");
+        ensure!(attached(&bed)? == 0, "{signal:?}: a program stayed attached");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_gate_ends_it_with_the_code_of_the_verdict() -> Result<()> {
+    let bed = Bed::new()?;
+    let _production = Shop::start(&bed.production, bed.folder(), "production", Version::Production, PORT)?;
+    let _candidate = Shop::start(&bed.shadow, bed.folder(), "candidate", Version::Candidate, CANDIDATE_PORT)?;
+    let baseline = Shop::start(
+        &bed.shadow,
+        bed.folder(),
+        "baseline",
+        Version::Production,
+        shadow_tests::bed::BASELINE_PORT,
+    )?;
+    let mut agent = Agent::start(&bed, &["--gate", "--baseline", &bed.baseline_url()])?;
+    load(&bed, 1000)?;
+    agent.settle(1000)?;
+    let status = agent.end(Signal::SIGTERM)?;
+    ensure!(
+        status.code() == Some(1),
+        "{status} for a candidate that fails; it said:\n{}",
+        agent.process.log()
+    );
+    drop(baseline);
+    Ok(())
+}
