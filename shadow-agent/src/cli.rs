@@ -100,15 +100,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 
-    /// Interface to capture on: a name or a glob [repeatable]
+    /// Interface to capture on: a name or a glob (repeatable)
     #[arg(long, value_name = "IF")]
     pub interface: Vec<String>,
 
-    /// The server's port, or a range such as 9000-9010 [repeatable]
+    /// The server's port, or a range such as 9000-9010 (repeatable)
     #[arg(long, value_name = "PORT|A-B")]
     pub port: Vec<String>,
 
-    /// Only servers in this network [repeatable]
+    /// Only servers in this network (repeatable)
     #[arg(long, value_name = "SERVER-CIDR")]
     pub cidr: Vec<String>,
 
@@ -120,7 +120,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "URL")]
     pub baseline: Option<String>,
 
-    /// Method to replay; all but safe ones need --isolated [repeatable; default: GET, HEAD, OPTIONS]
+    /// Method to replay; all but safe ones need --isolated (repeatable) [default: GET, HEAD, OPTIONS]
     #[arg(long, value_name = "M")]
     pub method: Vec<String>,
 
@@ -128,7 +128,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub isolated: bool,
 
-    /// Replay only these paths: `*` within a segment, `**` across segments [repeatable]
+    /// Replay only these paths: `*` within a segment, `**` across segments (repeatable)
     #[arg(long, value_name = "GLOB")]
     pub path: Vec<String>,
 
