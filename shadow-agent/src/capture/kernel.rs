@@ -18,6 +18,7 @@ mod control;
 mod error;
 mod log;
 mod object;
+pub mod probe;
 mod qdisc;
 mod run;
 mod source;
