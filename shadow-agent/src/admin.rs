@@ -14,10 +14,8 @@ use std::thread::JoinHandle;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::Ledger;
-use crate::metrics::{Metrics, ReplayState};
-use crate::report::Report;
-use crate::{capture, config, control};
+use crate::config;
+use crate::metrics::{Metrics, Sources};
 
 mod access;
 mod api;
@@ -35,18 +33,10 @@ pub use switch::SwitchFile;
 /// What the API reads, and the one thing that it writes.
 #[derive(Clone)]
 pub struct AdminState {
-    /// The kill switch.
-    pub control: control::Control,
-    /// What became of every exchange.
-    pub ledger: Arc<Ledger>,
-    /// What is known about each endpoint.
-    pub report: Arc<Report>,
+    /// Where the figures come from; `control` among them is the one thing written.
+    pub sources: Sources,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The kernel's counters, read when called.
-    pub kernel: Arc<dyn Fn() -> capture::Counters + Send + Sync>,
-    /// One entry a target, in the order configured, read when called.
-    pub replay: Arc<dyn Fn() -> Vec<ReplayState> + Send + Sync>,
     /// What the agent still waits for before it is ready.
     pub readiness: Readiness,
     /// Where an operator's `disable` outlives a restart; without it, it does not.

@@ -58,14 +58,14 @@ pub enum Outcome {
 /// Why replaying cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// A target's URL has another scheme than `http`, no host, or a query.
+    /// A target's URL has another scheme than `http`, no host, credentials, or a query.
     #[error(
         "the url `{url}` of replay target `{target}` cannot be replayed to; give it as http://HOST[:PORT][/PREFIX]"
     )]
     Url {
         /// The target's name.
         target: String,
-        /// What was configured.
+        /// What was configured, without credentials.
         url: String,
     },
     /// A header that is to be set or removed is not valid, or belongs to the connection.
@@ -109,6 +109,16 @@ pub enum ReplayError {
     /// There is no asynchronous runtime on this thread.
     #[error("replay was started outside of a tokio runtime; start it from within one")]
     NoRuntime,
+}
+
+impl ReplayError {
+    fn url(target: &config::Target) -> ReplayError {
+        let url = target.url.to_string();
+        let credentials = target.url.authority().and_then(|authority| authority.as_str().rsplit_once('@'));
+        let url =
+            credentials.map_or_else(|| url.clone(), |(credentials, _)| url.replacen(credentials, "…", 1));
+        ReplayError::Url { target: target.name.clone(), url }
+    }
 }
 
 /// Replays requests to every configured target.

@@ -29,14 +29,16 @@ use distribution::Distribution;
 pub use summary::Summary;
 pub use verdict::{Outcome, Verdict};
 
-/// The endpoint that stands for all beyond the bound; endpoints told apart are at most `compare.max_endpoints` and
-/// this one.
-pub const OTHER: &str = "(other)";
+/// What names of endpoints end in that stand for all beyond `compare.max_endpoints`: `GET {other}`, or this alone.
+pub const OTHER: &str = "{other}";
+
+/// Endpoints held besides `compare.max_endpoints`: one [`OTHER`] for each standard method, and one without a method.
+pub const OTHERS: usize = 10;
 
 /// How one selected exchange ended, at every target.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// The endpoint that the request belongs to.
+    /// The endpoint that the request belongs to: `GET /users/{id}`.
     pub endpoint: Arc<str>,
     /// The exchange.
     pub exchange: ExchangeId,
@@ -83,7 +85,6 @@ pub struct Report {
 struct Books {
     endpoints: Vec<EndpointBook>,
     positions: HashMap<Arc<str>, usize>,
-    other: Option<usize>,
     lag: Distribution,
     folded: u64,
 }
@@ -97,7 +98,7 @@ pub(crate) struct Pages {
     pub(crate) all: EndpointBook,
     /// From the end of production's response to the result.
     pub(crate) lag: Distribution,
-    /// Observations entered under [`OTHER`], because there are too many endpoints.
+    /// Observations entered under a name ending in [`OTHER`], because there are too many endpoints.
     pub(crate) folded: u64,
 }
 
@@ -120,7 +121,6 @@ impl Report {
             books: Mutex::new(Books {
                 endpoints: Vec::new(),
                 positions: HashMap::new(),
-                other: None,
                 lag: Distribution::new(),
                 folded: 0,
             }),
@@ -154,31 +154,24 @@ impl Report {
             Some(&position) => position,
             None => self.admit(&mut books, &observation.endpoint),
         };
-        if let Some(book) = books.endpoints.get_mut(position) {
+        let Books { endpoints, folded, .. } = &mut *books;
+        if let Some(book) = endpoints.get_mut(position) {
+            *folded += u64::from(book.endpoint.ends_with(OTHER));
             book.record(observation, self.baseline);
         }
     }
 
     /// The position of an endpoint not met before; that of [`OTHER`] when there are enough.
     fn admit(&self, books: &mut Books, endpoint: &Arc<str>) -> usize {
-        let told_apart = books.endpoints.len() - usize::from(books.other.is_some());
+        // One place is kept for what everything beyond the bound is entered under.
+        let full = books.endpoints.len() + 1 >= self.max_endpoints.saturating_add(OTHERS);
+        let name = if full { Arc::from(OTHER) } else { Arc::clone(endpoint) };
         let next = books.endpoints.len();
-        if endpoint.as_ref() != OTHER {
-            if told_apart < self.max_endpoints {
-                books.endpoints.push(EndpointBook::new(Arc::clone(endpoint), self.targets.len()));
-                books.positions.insert(Arc::clone(endpoint), next);
-                return next;
-            }
-            books.folded += 1;
+        let position = *books.positions.entry(Arc::clone(&name)).or_insert(next);
+        if position == next {
+            books.endpoints.push(EndpointBook::new(name, self.targets.len()));
         }
-        if let Some(other) = books.other {
-            return other;
-        }
-        let name: Arc<str> = OTHER.into();
-        books.endpoints.push(EndpointBook::new(Arc::clone(&name), self.targets.len()));
-        books.positions.insert(name, next);
-        books.other = Some(next);
-        next
+        position
     }
 
     /// The verdict as of now.

@@ -226,6 +226,28 @@ mod tests {
     }
 
     #[test]
+    fn a_header_is_read_from_where_the_kernel_puts_it() {
+        let mut record: [u8; 80] = core::array::from_fn(|at| at as u8);
+        let header = RecordHeader::from_bytes(&record).unwrap();
+        assert_eq!(header.time.to_ne_bytes(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(header.source, core::array::from_fn(|at| at as u8 + 8));
+        assert_eq!(header.destination, core::array::from_fn(|at| at as u8 + 24));
+        assert_eq!(header.flow.to_ne_bytes(), [40, 41, 42, 43]);
+        assert_eq!(header.ifindex.to_ne_bytes(), [44, 45, 46, 47]);
+        assert_eq!(header.seq.to_ne_bytes(), [48, 49, 50, 51]);
+        assert_eq!(header.ack.to_ne_bytes(), [52, 53, 54, 55]);
+        assert_eq!(header.captured.to_ne_bytes(), [56, 57, 58, 59]);
+        assert_eq!(header.wire.to_ne_bytes(), [60, 61, 62, 63]);
+        assert_eq!(header.source_port.to_ne_bytes(), [64, 65]);
+        assert_eq!(header.destination_port.to_ne_bytes(), [66, 67]);
+        assert_eq!((header.flags, header.direction), (68, 69));
+        assert_eq!(RecordHeader::from_bytes(&record[..72]), Some(header));
+        assert_eq!(RecordHeader::from_bytes(&record[..71]), None);
+        record[68] = 0;
+        assert_ne!(RecordHeader::from_bytes(&record), Some(header));
+    }
+
+    #[test]
     fn program_names_survive_the_kernel_s_limit() {
         for name in PROGRAMS {
             assert!(name.len() <= 15, "{name}");

@@ -135,9 +135,9 @@ async fn status(State(shared): Api) -> Json<Status> {
 }
 
 async fn endpoints(State(shared): Api) -> Response {
-    let ledger = shared.state.ledger.snapshot();
-    let kernel = (shared.state.kernel)();
-    Json(shared.state.report.summary(&ledger, &kernel).endpoints).into_response()
+    let ledger = shared.state.sources.ledger.snapshot();
+    let kernel = (shared.state.sources.kernel)();
+    Json(shared.state.sources.report.summary(&ledger, &kernel).endpoints).into_response()
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,7 +146,7 @@ struct WhichRun {
 }
 
 async fn verdict(State(shared): Api, Query(WhichRun { run }): Query<WhichRun>) -> Response {
-    let report = &shared.state.report;
+    let report = &shared.state.sources.report;
     if run.is_some_and(|run| run != report.label()) {
         return problem(
             StatusCode::NOT_FOUND,
@@ -154,7 +154,7 @@ async fn verdict(State(shared): Api, Query(WhichRun { run }): Query<WhichRun>) -
             "leave `run` out to get the run under way, whose label /api/v1/status tells",
         );
     }
-    Json(report.verdict(&shared.state.ledger.snapshot())).into_response()
+    Json(report.verdict(&shared.state.sources.ledger.snapshot())).into_response()
 }
 
 async fn capture(State(shared): Api, headers: HeaderMap, body: Body) -> Response {
@@ -194,7 +194,7 @@ async fn capture(State(shared): Api, headers: HeaderMap, body: Body) -> Response
         );
     };
     // Off first, remembered second: a full disk must not keep capture on.
-    let changed = shared.state.control.set_enabled(enabled);
+    let changed = shared.state.sources.control.set_enabled(enabled);
     tracing::info!(enabled, changed, "capture was switched through the admin API");
     if let Some(file) = &shared.state.switch
         && let Err(error) = file.remember(enabled)

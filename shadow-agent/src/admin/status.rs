@@ -81,12 +81,12 @@ pub struct TargetStatus {
 impl Status {
     /// The status as of `now`.
     pub(super) fn of(state: &AdminState, now: Timestamp) -> Status {
-        let ledger = state.ledger.snapshot();
-        let infos = state.report.targets();
+        let ledger = state.sources.ledger.snapshot();
+        let infos = state.sources.report.targets();
         let named = LedgerSummary::new(infos, &ledger);
-        let verdict = state.report.verdict(&ledger);
-        let kernel = (state.kernel)();
-        let mut replay = (state.replay)();
+        let verdict = state.sources.report.verdict(&ledger);
+        let kernel = (state.sources.kernel)();
+        let mut replay = (state.sources.replay)();
         replay.resize(infos.len(), Default::default());
         let targets = infos.iter().zip(named.targets).zip(&ledger.targets).zip(replay);
         let targets = targets.map(|(((info, named), counts), replay)| TargetStatus {
@@ -106,9 +106,9 @@ impl Status {
         });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            run: state.report.label().to_owned(),
-            uptime_seconds: now.since(state.report.started()).as_secs_f64(),
-            enabled: state.control.enabled(),
+            run: state.sources.report.label().to_owned(),
+            uptime_seconds: now.since(state.sources.report.started()).as_secs_f64(),
+            enabled: state.sources.control.enabled(),
             persistent: state.switch.is_some(),
             waiting_for: state.readiness.waiting().into_iter().map(str::to_owned).collect(),
             verdict: verdict.outcome.as_str().to_owned(),

@@ -11,9 +11,11 @@ use serde_json::Value;
 
 use super::client::{Client, ClientError};
 use super::*;
-use crate::capture::PacketResult;
+use crate::capture::{Counters, PacketResult};
 use crate::config::Share;
-use crate::metrics::Sources;
+use crate::control::Control;
+use crate::ledger::Ledger;
+use crate::metrics::ReplayState;
 use crate::report::testing::{report, run, traffic};
 
 const SECRET: &str = "a-token-nobody-may-see";
@@ -42,21 +44,16 @@ impl Drop for Scratch {
 fn state() -> AdminState {
     let (ledger, report) = (Arc::new(Ledger::new(1, 2)), Arc::new(report(true)));
     run(&report, &ledger, traffic("/users/{id}", 40, 4, true));
-    let control = control::Control::new(true);
-    let kernel = || capture::Counters { packets: vec![1; PacketResult::ALL.len()], bytes: 10 };
-    let kernel: Arc<dyn Fn() -> capture::Counters + Send + Sync> = Arc::new(kernel);
-    let replay: Arc<dyn Fn() -> Vec<ReplayState> + Send + Sync> =
-        Arc::new(|| vec![ReplayState::default(); 2]);
     let sources = Sources {
-        ledger: Arc::clone(&ledger),
-        report: Arc::clone(&report),
-        control: control.clone(),
-        kernel: Arc::clone(&kernel),
-        replay: Arc::clone(&replay),
+        ledger,
+        report,
+        control: Control::new(true),
+        kernel: Arc::new(|| Counters { packets: vec![1; PacketResult::ALL.len()], bytes: 10 }),
+        replay: Arc::new(|| vec![ReplayState::default(); 2]),
         sample: Share::ALL,
     };
-    let metrics = Arc::new(Metrics::new(sources).unwrap());
-    AdminState { control, ledger, report, metrics, kernel, replay, readiness: Readiness::new(), switch: None }
+    let metrics = Arc::new(Metrics::new(sources.clone()).unwrap());
+    AdminState { sources, metrics, readiness: Readiness::new(), switch: None }
 }
 
 fn local(token_file: Option<PathBuf>) -> config::Admin {
@@ -147,7 +144,7 @@ fn the_switch_is_thrown_and_remembered() {
     let scratch = Scratch::new("remember");
     let file = SwitchFile::in_directory(scratch.path());
     let state = AdminState { switch: Some(file.clone()), ..state() };
-    let control = state.control.clone();
+    let control = state.sources.control.clone();
     let server = start(state);
     for (enabled, changed) in [(false, true), (false, false), (true, true)] {
         let (status, body) =
@@ -167,7 +164,7 @@ fn a_switch_that_cannot_be_remembered_is_thrown_all_the_same() {
     let not_a_directory = scratch.path().join("file");
     fs::write(&not_a_directory, "").unwrap();
     let state = AdminState { switch: Some(SwitchFile::in_directory(&not_a_directory)), ..state() };
-    let control = state.control.clone();
+    let control = state.sources.control.clone();
     let server = start(state);
     let answer = ask(&server, "PUT", "/api/v1/capture", &[JSON], "{\"enabled\": false}");
     check_problem("unwritable", answer, 500);
@@ -177,7 +174,7 @@ fn a_switch_that_cannot_be_remembered_is_thrown_all_the_same() {
 #[test]
 fn what_cannot_be_done_is_refused_with_a_remedy() {
     let state = state();
-    let control = state.control.clone();
+    let control = state.sources.control.clone();
     let server = start(state);
     let off = "{\"enabled\": false}";
     let put = |fields: &[(&str, &str)], body: &str| ask(&server, "PUT", "/api/v1/capture", fields, body);
@@ -307,7 +304,7 @@ fn client(address: SocketAddr, token: Option<&str>) -> Client {
 #[test]
 fn the_client_reads_status_and_throws_the_switch() {
     let state = state();
-    let control = state.control.clone();
+    let control = state.sources.control.clone();
     let server = start(state);
     let client = client(server.local_addr(), None);
     let status = block_on(client.status()).unwrap();

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
@@ -19,8 +19,8 @@ use super::pool::Reusable;
 use super::socket::{Passage, Socket, Stopwatch};
 use crate::exchange::{Answer, FailReason, Headers, Response};
 
-/// The largest head of a response, and the most that is read or written at once, in bytes.
-const BUFFER: usize = 64 << 10;
+/// The largest head of a response (of at most 100 fields), and the most that is read or written at once, in bytes.
+pub(super) const BUFFER: usize = 64 << 10;
 
 type Driver = http1::Connection<TokioIo<Socket>, Full<Bytes>>;
 
@@ -59,52 +59,39 @@ impl Connection {
     pub(super) async fn open(stream: TcpStream) -> hyper::Result<Connection> {
         let stopwatch = Stopwatch::default();
         let io = TokioIo::new(Socket::new(stream, stopwatch.clone()));
-        let (sender, driver) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await?;
+        let (sender, driver) =
+            http1::Builder::new().max_buf_size(BUFFER).max_header_size(BUFFER).handshake(io).await?;
         Ok(Connection { sender, driver: Some(driver), stopwatch })
     }
 
-    /// Sends a request and reads the answer to its end.
+    /// Sends a request and reads the answer to its end, as the future is driven.
     ///
     /// Dropping the future leaves the connection unusable, which [`Reusable::is_reusable`] tells.
     ///
     /// # Errors
     /// Why there is no answer: the connection broke, the response is not HTTP, or its body is larger than `body_limit`
     /// bytes.
-    pub(super) async fn exchange(
+    pub(super) fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
         body_limit: usize,
-    ) -> Result<Answer, Broken> {
-        self.stopwatch.restart();
-        let response = self.receive(request, body_limit).await;
-        let passage = self.stopwatch.passage();
-        match response {
-            Ok(response) => Ok(answer(response, &passage)),
-            Err(reason) => Err(Broken { reason, progress: Progress::of(&passage) }),
+    ) -> impl Future<Output = Result<Answer, Broken>> {
+        let Connection { sender, driver, stopwatch } = self;
+        stopwatch.restart();
+        // Outside of the future, which need not be as large as the request then.
+        let response = sender.try_send_request(request);
+        async move {
+            let response = receive(driver, response, body_limit).await;
+            let passage = stopwatch.passage();
+            match response {
+                Ok(response) => Ok(answer(response, &passage)),
+                Err(reason) => Err(Broken { reason, progress: Progress::of(&passage) }),
+            }
         }
-    }
-
-    async fn receive(&mut self, request: Request<Full<Bytes>>, limit: usize) -> Result<Response, FailReason> {
-        let Connection { sender, driver, .. } = self;
-        let sending = pin!(sender.try_send_request(request));
-        let response = drive(driver, sending).await.map_err(|error| reason(error.error()))?;
-        let (head, body) = response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it: `Upgrade` is not sent.
-            return Err(FailReason::Malformed);
-        }
-        let (body, trailers) = read(driver, body, limit).await?;
-        Ok(Response {
-            status: head.status.as_u16(),
-            version: head.version,
-            headers: fields(&head.headers),
-            body,
-            trailers: trailers.map(|trailers| fields(&trailers)).unwrap_or_default(),
-        })
     }
 }
 
-impl Reusable for Connection {
+impl Reusable for Box<Connection> {
     fn is_reusable(&mut self) -> bool {
         let Some(driver) = &mut self.driver else { return false };
         // Registers no waker: nobody waits for an idle connection, and the last user's task must not be kept alive.
@@ -141,6 +128,27 @@ async fn drive<F: Future>(driver: &mut Option<Driver>, mut waited: Pin<&mut F>) 
         waited.as_mut().poll(cx)
     })
     .await
+}
+
+async fn receive<R>(
+    driver: &mut Option<Driver>,
+    response: impl Future<Output = Result<hyper::Response<Incoming>, TrySendError<R>>>,
+    limit: usize,
+) -> Result<Response, FailReason> {
+    let response = drive(driver, pin!(response)).await.map_err(|error| reason(error.error()))?;
+    let (head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it: `Upgrade` is not sent.
+        return Err(FailReason::Malformed);
+    }
+    let (body, trailers) = read(driver, body, limit).await?;
+    Ok(Response {
+        status: head.status.as_u16(),
+        version: head.version,
+        headers: fields(&head.headers),
+        body,
+        trailers: trailers.map(|trailers| fields(&trailers)).unwrap_or_default(),
+    })
 }
 
 /// Reads a body to its end.

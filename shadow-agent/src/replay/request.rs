@@ -54,13 +54,14 @@ impl Rewrite {
     /// Checks what is configured for `target`.
     ///
     /// # Errors
-    /// When a header is not valid or not for the operator to set, or the URL has a query.
+    /// When a header is not valid or not for the operator to set, or the URL has a query or
+    /// credentials.
     pub(super) fn new(target: &config::Target) -> Result<Rewrite, ReplayError> {
-        let url_error = || ReplayError::Url { target: target.name.clone(), url: target.url.to_string() };
-        if target.url.query().is_some() {
+        let url_error = || ReplayError::url(target);
+        let authority = target.url.authority().ok_or_else(url_error)?;
+        if target.url.query().is_some() || authority.as_str().contains('@') {
             return Err(url_error());
         }
-        let authority = target.url.authority().ok_or_else(url_error)?;
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| url_error())?;
         let name = |name: &str| {
             let error = || ReplayError::Header { target: target.name.clone(), name: name.to_owned() };

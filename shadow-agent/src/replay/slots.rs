@@ -56,6 +56,11 @@ impl Slots {
             return Ok(slot);
         }
         let _place = self.queue(bytes).ok_or(DropReason::Queue)?;
+        // Boxed, because the future of every request would be large enough to wait otherwise.
+        Box::pin(self.wait(deadline, gate)).await
+    }
+
+    async fn wait(&self, deadline: Instant, gate: &Gate) -> Result<SemaphorePermit<'_>, DropReason> {
         tokio::select! {
             biased;
             reason = gate.closed() => Err(reason),

@@ -263,7 +263,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mark_of_zero_is_none() {
+    async fn sockets_carry_the_mark_and_do_not_delay() {
         assert_eq!(usable_mark(0), None);
+        let mark = usable_mark(0x5AD0);
+        if mark.is_none() {
+            eprintln!("the mark itself is not tested: it needs CAP_NET_ADMIN");
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let stream = Connector::new(&url, mark).unwrap().connect().await.unwrap();
+        assert_eq!(SockRef::from(&stream).mark().unwrap(), mark.unwrap_or(0));
+        assert!(stream.nodelay().unwrap());
     }
 }

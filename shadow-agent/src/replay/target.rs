@@ -38,7 +38,7 @@ pub(super) const MAX_CONCURRENCY: usize = 4096;
 pub(super) struct Target {
     rewrite: Rewrite,
     connector: Connector,
-    pool: Pool<Connection>,
+    pool: Pool<Box<Connection>>,
     slots: Slots,
     rate: Option<Bucket>,
     breaker: Breaker,
@@ -65,8 +65,7 @@ impl Target {
         gate: Arc<Gate>,
     ) -> Result<Target, ReplayError> {
         let name = || config.name.clone();
-        let connector = Connector::new(&config.url, mark)
-            .ok_or_else(|| ReplayError::Url { target: name(), url: config.url.to_string() })?;
+        let connector = Connector::new(&config.url, mark).ok_or_else(|| ReplayError::url(config))?;
         if !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
             return Err(ReplayError::Concurrency { target: name(), value: config.concurrency });
         }
@@ -140,20 +139,21 @@ impl Target {
         Ok(Admission { _slot: slot, pass })
     }
 
+    /// What is rare is boxed here, because every request pays for the size of this future.
     async fn exchange(&self, request: &Sendable) -> Result<Answer, Outcome> {
         let deadline = Instant::now() + self.timeout;
         let mut timer = pin!(sleep_until(deadline));
         let message = self.message(request)?;
         let (connection, pooled) = match self.pool.take(Instant::now()) {
             Some(connection) => (connection, true),
-            None => (self.connect(deadline).await?, false),
+            None => (Box::pin(self.connect(deadline)).await?, false),
         };
         self.gate.check_switch().map_err(Outcome::Dropped)?;
         match self.attempt(connection, message, timer.as_mut()).await? {
             Ok(answer) => Ok(answer),
             Err(broken) if pooled && may_resend(broken, request.method()) => {
                 // What may have been sent once can no longer be dropped, only fail.
-                let retried = self.resend(request, deadline, timer).await;
+                let retried = Box::pin(self.resend(request, deadline, timer)).await;
                 retried.map_err(|outcome| outcome.after(broken))
             }
             Err(broken) => Err(Outcome::Failed(broken.reason)),
@@ -184,7 +184,7 @@ impl Target {
     /// One exchange on one connection, which goes (back) to the pool when it ends well.
     async fn attempt(
         &self,
-        mut connection: Connection,
+        mut connection: Box<Connection>,
         message: Request<Full<Bytes>>,
         timer: Pin<&mut Sleep>,
     ) -> Result<Result<Answer, Broken>, Outcome> {
@@ -201,7 +201,7 @@ impl Target {
         Ok(ended)
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Connection, Outcome> {
+    async fn connect(&self, deadline: Instant) -> Result<Box<Connection>, Outcome> {
         let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
         let connecting = timeout_at(deadline, self.connector.connect());
         let connected = tokio::select! {
@@ -211,7 +211,7 @@ impl Target {
         };
         match connected {
             Ok(Ok(stream)) => {
-                Connection::open(stream).await.map_err(|_| Outcome::Failed(FailReason::Connect))
+                Connection::open(stream).await.map(Box::new).map_err(|_| Outcome::Failed(FailReason::Connect))
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a target cannot be connected to");

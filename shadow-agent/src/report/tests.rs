@@ -11,14 +11,16 @@ fn summarize(report: &Report, ledger: &Ledger) -> Summary {
 
 #[test]
 fn endpoints_beyond_the_bound_share_one() {
-    for (endpoints, told_apart, folded) in [(4, 4, 0), (5, 5, 1), (7, 5, 3)] {
+    const BOUND: u64 = 4 + OTHERS as u64 - 1;
+    for (endpoints, held, folded) in [(BOUND, BOUND, 0), (BOUND + 1, BOUND + 1, 1), (BOUND + 3, BOUND + 1, 3)]
+    {
         let compare = config::Compare { max_endpoints: 4, ..config::Compare::default() };
         let report = Report::new(&config::Verdict::default(), &compare, targets(false), "");
         for id in 0..endpoints {
-            report.record(observation(&format!("/{id}"), id));
+            report.record(observation(&format!("GET /{id}"), id));
         }
         let pages = report.pages();
-        assert_eq!((pages.endpoints.len(), pages.folded), (told_apart, folded), "{endpoints} endpoints");
+        assert_eq!((pages.endpoints.len() as u64, pages.folded), (held, folded), "{endpoints} endpoints");
         assert_eq!(pages.all.requests, endpoints);
         let has_other = pages.endpoints.iter().any(|book| book.endpoint.as_ref() == OTHER);
         assert_eq!(has_other, folded > 0);
@@ -26,14 +28,15 @@ fn endpoints_beyond_the_bound_share_one() {
 }
 
 #[test]
-fn an_endpoint_already_called_other_is_the_shared_one() {
-    let compare = config::Compare { max_endpoints: 1, ..config::Compare::default() };
-    let report = Report::new(&config::Verdict::default(), &compare, targets(false), "");
-    for (id, endpoint) in [OTHER, "/a", "/b", OTHER].into_iter().enumerate() {
+fn exchanges_of_shared_endpoints_are_counted() {
+    let report = report(false);
+    for (id, endpoint) in ["GET {other}", "GET /a", "{other}", "GET {other}"].into_iter().enumerate() {
         report.record(observation(endpoint, id as u64));
     }
-    let names: Vec<_> = report.pages().endpoints.iter().map(|book| book.endpoint.to_string()).collect();
-    assert_eq!(names, [OTHER, "/a"]);
+    let pages = report.pages();
+    let names: Vec<_> = pages.endpoints.iter().map(|book| book.endpoint.to_string()).collect();
+    assert_eq!(names, ["GET {other}", "GET /a", "{other}"]);
+    assert_eq!(pages.folded, 3);
 }
 
 #[test]

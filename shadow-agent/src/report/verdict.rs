@@ -16,6 +16,10 @@
 //! It does hold it up when its share of mismatches or its excess of errors is beyond the limit so far, or when the
 //! operator gave the endpoint a limit of its own, seen or not: that asks for evidence.
 //!
+//! **How much evidence.** At the default limits and 95 %, an endpoint passes alone after 410 clean requests, and the
+//! whole after about 5,300; an endpoint three times as slow as the baseline's fails after some 150 to 300, one that is
+//! always wrong after about ten.
+//!
 //! Pure: books, limits and the ledger in, a verdict out.
 
 use std::collections::BTreeMap;
@@ -169,7 +173,7 @@ pub struct Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) verdict: config::Verdict,
-    /// Mismatch limits by endpoint name.
+    /// Mismatch limits by path pattern; they hold for every method.
     pub(crate) own: BTreeMap<String, f64>,
 }
 
@@ -272,7 +276,7 @@ impl Judge<'_> {
 
     fn endpoint(&self, order: usize, endpoint: &EndpointBook) -> Option<EndpointVerdict> {
         let book = endpoint.targets.get(self.position)?;
-        let own = self.limits.own.get(endpoint.endpoint.as_ref()).copied();
+        let own = self.limits.own.get(path(&endpoint.endpoint)).copied();
         let limit = own.unwrap_or(self.limits.verdict.mismatch_per_endpoint.0);
         let met = (order + 1) as f64;
         let checks = self.checks(
@@ -299,7 +303,7 @@ impl Judge<'_> {
         self.limits
             .own
             .iter()
-            .filter(|(name, _)| !endpoints.iter().any(|endpoint| endpoint.endpoint.as_ref() == name.as_str()))
+            .filter(|(name, _)| !endpoints.iter().any(|endpoint| path(&endpoint.endpoint) == name.as_str()))
             .map(|(name, &limit)| EndpointVerdict {
                 endpoint: name.clone(),
                 outcome: Outcome::Insufficient,
@@ -338,6 +342,11 @@ impl Judge<'_> {
         let alpha = (1.0 - self.limits.verdict.confidence.0).clamp(f64::MIN_POSITIVE, 1.0);
         Levels { pass: alpha, fail: alpha * share / self.candidates.max(1) as f64 }
     }
+}
+
+/// The path of an endpoint's name, behind its method.
+fn path(endpoint: &str) -> &str {
+    endpoint.split_once(' ').map_or(endpoint, |(_, path)| path)
 }
 
 /// Whether the figure itself, bounds aside, is beyond the limit.

@@ -2,12 +2,19 @@
 //!
 //! It needs root. Without it every test here fails; none is skipped.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper of a test fails the test by panicking, as the test itself does"
+)]
+
 mod crafted;
 mod netns;
 mod packet;
 mod veth;
 
-use ipnet::IpNet;
 use shadow_agent::config::{Capture, Networks, Polarity, Share, Side};
 
 /// The captured port of every test.
@@ -31,6 +38,7 @@ fn capture() -> Capture {
     }
 }
 
-fn networks(list: &[&str]) -> Vec<IpNet> {
-    list.iter().map(|network| network.parse().expect("a network")).collect()
+fn networks(include: &[&str], exclude: &[&str]) -> Networks {
+    let parse = |list: &[&str]| list.iter().map(|network| network.parse().unwrap()).collect();
+    Networks { include: parse(include), exclude: parse(exclude) }
 }

@@ -12,6 +12,8 @@ use shadow_agent::capture::interfaces::{Device, Layer, Toward};
 pub(crate) const SERVER: [&str; 2] = ["10.77.0.1", "fd77::1"];
 /// The client's addresses.
 const CLIENT: [&str; 2] = ["10.77.0.2", "fd77::2"];
+/// The client's end of the pair.
+const PEER: &str = "user0";
 /// The server's end of the pair.
 pub(crate) const DEVICE: &str = "prod0";
 
@@ -30,11 +32,9 @@ impl Pair {
         let pair = Pair { server: name("srv"), client: name("cli") };
         ip(&["netns", "add", &pair.server]);
         ip(&["netns", "add", &pair.client]);
-        let peer = ["peer", "name", "user0", "netns", &pair.client];
+        let peer = ["peer", "name", PEER, "netns", &pair.client];
         ip(&[&["-n", &pair.server, "link", "add", DEVICE, "type", "veth"][..], &peer].concat());
-        for (namespace, device, addresses) in
-            [(&pair.server, DEVICE, SERVER), (&pair.client, "user0", CLIENT)]
-        {
+        for (namespace, device, addresses) in [(&pair.server, DEVICE, SERVER), (&pair.client, PEER, CLIENT)] {
             ip(&["-n", namespace, "link", "set", "lo", "up"]);
             ip(&["-n", namespace, "addr", "add", &format!("{}/24", addresses[0]), "dev", device]);
             ip(&["-n", namespace, "addr", "add", &format!("{}/64", addresses[1]), "dev", device, "nodad"]);
@@ -56,6 +56,33 @@ impl Pair {
     /// Runs something in the client's namespace, on a thread of its own.
     pub(crate) fn on_client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         within(&self.client, work)
+    }
+
+    /// Sets the size of the largest packet, at both ends.
+    pub(crate) fn set_mtu(&self, mtu: u32) {
+        for (namespace, device) in [(&self.server, DEVICE), (&self.client, PEER)] {
+            ip(&["-n", namespace, "link", "set", device, "mtu", &mtu.to_string()]);
+        }
+    }
+
+    /// Sends a frame from the client of which only the first `linear` bytes are in the linear part of the kernel's
+    /// buffer.
+    pub(crate) fn send_with_linear_part(&self, frame: &[u8], linear: u16) {
+        let frame: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let script = format!(
+            "import socket, struct\n\
+             s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
+             s.bind(('{PEER}', 0))\n\
+             SOL_PACKET, PACKET_VNET_HDR = 263, 15\n\
+             s.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)\n\
+             header = struct.pack('<BBHHHH', 0, 0, {linear}, 0, 0, 0)\n\
+             s.send(header + bytes.fromhex('{frame}'))\n"
+        );
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.client, "python3", "-c", &script])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// What a command prints in the server's namespace.

@@ -8,7 +8,7 @@ pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
 
 /// A TCP packet, to be varied field by field.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub ethernet: bool,
     /// VLAN tags, outermost first: their types.

@@ -7,13 +7,20 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use shadow_agent::capture::kernel::{Attachment, KernelCapture, RingSource};
+use aya::programs::{SchedClassifier, TcAttachType};
+use shadow_agent::capture::interfaces::Toward;
+use shadow_agent::capture::kernel::{Attachment, KernelCapture, KernelError, RingSource};
 use shadow_agent::capture::{Direction, PacketResult, Segment, SegmentSource as _, TcpFlags};
+use shadow_agent::config::{Capture, Side};
+use shadow_ebpf::abi::PROGRAMS;
 
-use crate::netns::{DEVICE, Pair, SERVER};
+use crate::netns::{DEVICE, Pair, SERVER, device};
+use crate::packet::Packet;
 use crate::{PORT, capture};
 
 const MEBIBYTE: usize = 1024 * 1024;
+/// What takes as long hangs.
+const HANG: Duration = Duration::from_secs(10);
 
 /// Bytes that differ from their neighbours at every distance that matters here.
 fn pattern(salt: u32) -> Vec<u8> {
@@ -49,12 +56,29 @@ impl Stream {
     }
 }
 
+fn server() -> SocketAddr {
+    SocketAddr::new(SERVER[0].parse().unwrap(), PORT)
+}
+
 /// Sends `request` to a server in one namespace that answers with `response`, from a client in the other.
 fn exchange(pair: &Pair, server: SocketAddr, request: &[u8], response: &[u8]) {
+    exchange_between(|work| pair.on_server(work), |work| pair.on_client(work), server, request, response);
+}
+
+type Work<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// The same, with the two ends wherever the first two arguments run their work.
+fn exchange_between<'a>(
+    serving: impl FnOnce(Work<'a>) + Send,
+    asking: impl FnOnce(Work<'a>) + Send,
+    server: SocketAddr,
+    request: &'a [u8],
+    response: &'a [u8],
+) {
     let (ready, started) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
-            pair.on_server(move || {
+            serving(Box::new(move || {
                 let listener = TcpListener::bind(server).unwrap();
                 ready.send(()).unwrap();
                 let (mut stream, _) = listener.accept().unwrap();
@@ -62,10 +86,10 @@ fn exchange(pair: &Pair, server: SocketAddr, request: &[u8], response: &[u8]) {
                 stream.read_to_end(&mut received).unwrap();
                 assert!(received == request, "the network is at fault");
                 stream.write_all(response).unwrap();
-            });
+            }));
         });
         scope.spawn(|| {
-            pair.on_client(move || {
+            asking(Box::new(move || {
                 started.recv().unwrap();
                 let mut stream = TcpStream::connect(server).unwrap();
                 stream.write_all(request).unwrap();
@@ -73,7 +97,7 @@ fn exchange(pair: &Pair, server: SocketAddr, request: &[u8], response: &[u8]) {
                 let mut received = Vec::new();
                 stream.read_to_end(&mut received).unwrap();
                 assert!(received == response, "the network is at fault");
-            });
+            }));
         });
     });
 }
@@ -81,7 +105,7 @@ fn exchange(pair: &Pair, server: SocketAddr, request: &[u8], response: &[u8]) {
 /// Reads until both directions are finished, or long enough to call it a failure.
 fn collect(source: &mut RingSource) -> (Stream, Stream, usize) {
     let (mut requests, mut responses) = (Stream::default(), Stream::default());
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + HANG;
     let mut largest = 0;
     while !(requests.finished && responses.finished) && Instant::now() < deadline {
         source
@@ -122,15 +146,20 @@ fn whole_streams_are_captured(attachment: Attachment) {
         assert_eq!(counters.packets[result as usize], 0, "{result:?}");
     }
     assert!(counters.bytes >= 4 * MEBIBYTE as u64);
+    assert_eq!(attached(&pair).len(), 2, "one program a hook");
     pair.on_server(|| capture.detach()).unwrap();
-    assert_eq!(attached(&pair), "");
+    assert_eq!(attached(&pair), Vec::<String>::new());
 }
 
-/// What the kernel says is attached to the device, both ways of attaching together; empty when nothing is.
-fn attached(pair: &Pair) -> String {
-    let mut found = String::new();
-    for hook in ["ingress", "egress"] {
-        found += &pair.output(&["tc", "filter", "show", "dev", DEVICE, hook]);
+/// The names of the programs of ours that the kernel says are attached to the device, whichever way.
+fn attached(pair: &Pair) -> Vec<String> {
+    let mut found = Vec::new();
+    for (hook, kind) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
+        let filters = pair.output(&["tc", "filter", "show", "dev", DEVICE, hook]);
+        let ours = |line: &&str| PROGRAMS.iter().any(|name| line.contains(name));
+        found.extend(filters.lines().filter(ours).map(str::to_owned));
+        let (_, programs) = pair.on_server(|| SchedClassifier::query_tcx(DEVICE, kind)).unwrap();
+        found.extend(programs.iter().filter_map(|program| program.name_as_str()).map(str::to_owned));
     }
     found
 }
@@ -143,4 +172,134 @@ fn whole_streams_are_captured_through_tcx() {
 #[test]
 fn whole_streams_are_captured_through_clsact() {
     whole_streams_are_captured(Attachment::Clsact);
+}
+
+#[test]
+fn dropping_a_capture_detaches_it() {
+    let pair = Pair::new();
+    for attachment in [Attachment::Tcx, Attachment::Clsact] {
+        pair.on_server(|| {
+            let started = KernelCapture::start_with(&capture(), &[pair.device()], true, attachment).unwrap();
+            assert_eq!(attached(&pair).len(), 2);
+            drop(started);
+        });
+        assert_eq!(attached(&pair), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn leftover_filters_are_swept_and_those_of_others_are_not_touched() {
+    let pair = Pair::new();
+    pair.output(&["tc", "qdisc", "add", "dev", DEVICE, "clsact"]);
+    let other =
+        ["prio", "1", "protocol", "ip", "u32", "match", "ip", "dport", "1", "0xffff", "flowid", "1:1"];
+    pair.output(&[&["tc", "filter", "add", "dev", DEVICE, "ingress"][..], &other].concat());
+    let foreign = || {
+        let filters = pair.output(&["tc", "filter", "show", "dev", DEVICE, "ingress"]);
+        assert!(filters.contains("u32"), "{filters}");
+    };
+    pair.on_server(|| {
+        let (left, _sources) =
+            KernelCapture::start_with(&capture(), &[pair.device()], true, Attachment::Clsact).unwrap();
+        // As after `kill -9`: nobody detaches.
+        std::mem::forget(left);
+    });
+    assert_eq!(attached(&pair).len(), 2);
+    foreign();
+    let (mut next, _sources) =
+        pair.on_server(|| KernelCapture::start(&capture(), &[pair.device()], true)).unwrap();
+    assert_eq!(next.attached()[0].attachment, Attachment::Tcx);
+    assert_eq!(attached(&pair).len(), 2, "the links of the new one only");
+    pair.on_server(|| next.detach()).unwrap();
+    assert_eq!(attached(&pair), Vec::<String>::new());
+    foreign();
+}
+
+#[test]
+fn the_host_s_side_of_a_veth_leads_the_other_way() {
+    let pair = Pair::new();
+    let inverted = device(DEVICE, Toward::Egress);
+    let config = Capture { side: Side::Client, ..capture() };
+    // Seen from this end, the server is ours and the workload at the far end is the client.
+    let (capture, mut sources) = pair.on_server(|| KernelCapture::start(&config, &[inverted], true)).unwrap();
+    exchange(&pair, server(), b"ping", b"pong");
+    let (requests, responses, _) = collect(&mut sources[0]);
+    assert_eq!((requests.take(), responses.take()), (b"ping".to_vec(), b"pong".to_vec()));
+    drop(capture);
+}
+
+#[test]
+fn on_loopback_every_byte_is_seen_once() {
+    let pair = Pair::new();
+    let (request, response) = (pattern(3), pattern(4));
+    let config = Capture { ring_size: 16 * 1024 * 1024, ..capture() };
+    let (mut capture, mut sources) =
+        pair.on_server(|| KernelCapture::start(&config, &[device("lo", Toward::Both)], true)).unwrap();
+    let address = SocketAddr::new("127.0.0.1".parse().unwrap(), PORT);
+    exchange_between(|work| pair.on_server(work), |work| pair.on_server(work), address, &request, &response);
+    let (requests, responses, _) = collect(&mut sources[0]);
+    assert!(requests.take() == request, "requests differ");
+    assert!(responses.take() == response, "responses differ");
+    let counters = capture.counters().unwrap();
+    assert!(counters.bytes < 2 * MEBIBYTE as u64 + 64 * 1024, "{counters:?}");
+    pair.on_server(|| capture.detach()).unwrap();
+}
+
+#[test]
+fn a_consumer_that_sleeps_is_woken_by_the_first_record() {
+    let pair = Pair::new();
+    let (capture, mut sources) =
+        pair.on_server(|| KernelCapture::start(&capture(), &[pair.device()], true)).unwrap();
+    let mut source = sources.remove(0);
+    for _ in 0..20 {
+        let asleep = thread::spawn(move || {
+            let start = Instant::now();
+            let count = source.poll(HANG, &mut |_| ()).unwrap();
+            (source, count, start.elapsed())
+        });
+        // Long enough for the consumer to have gone to sleep, which changes nothing if it has not.
+        thread::sleep(Duration::from_millis(30));
+        capture.beat();
+        exchange(&pair, server(), b"ping", b"pong");
+        let (woken, count, elapsed) = asleep.join().unwrap();
+        source = woken;
+        assert!(count.unwrap() > 0 && elapsed < HANG, "woken by the timeout after {elapsed:?}");
+        while source.poll(Duration::ZERO, &mut |_| ()).unwrap().unwrap() > 0 {}
+    }
+}
+
+#[test]
+fn headers_outside_the_linear_part_are_read() {
+    let pair = Pair::new();
+    pair.set_mtu(9000);
+    let (capture, mut sources) =
+        pair.on_server(|| KernelCapture::start(&capture(), &[pair.device()], true)).unwrap();
+    let payload: Vec<u8> = pattern(5)[..5000].to_vec();
+    for packet in [
+        Packet::new("10.77.0.2:40000", "10.77.0.1:8080", &payload),
+        Packet::new("[fd77::2]:40000", "[fd77::1]:8080", &payload),
+    ] {
+        capture.beat();
+        // Only the Ethernet header is linear: the kernel takes that from the virtual header.
+        pair.send_with_linear_part(&packet.bytes(), 14);
+        let mut captured = Vec::new();
+        sources[0]
+            .poll(HANG, &mut |segment| {
+                assert_eq!((segment.source, segment.destination), (packet.source, packet.destination));
+                assert_eq!((segment.seq, segment.ack), (packet.seq, packet.ack));
+                captured.extend_from_slice(segment.payload);
+            })
+            .unwrap();
+        assert!(captured == payload, "{} bytes of {}", captured.len(), payload.len());
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    let pair = Pair::new();
+    let result =
+        pair.on_server(|| KernelCapture::start(&capture(), &[device("gone0", Toward::Ingress)], true));
+    let Err(error) = result else { panic!("attached to nothing") };
+    assert!(matches!(error, KernelError::Device { .. }), "{error:?}");
+    assert!(error.to_string().contains("\"gone0\""), "{error}");
 }

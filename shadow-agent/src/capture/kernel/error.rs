@@ -8,6 +8,7 @@ use std::io;
 use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
+use aya::programs::tc::TcError;
 use nix::errno::Errno;
 
 /// Whatever lies beneath an error, for the log.
@@ -198,12 +199,35 @@ pub(super) fn device(name: &str, what: &str, source: impl Into<Cause>) -> Kernel
 pub(super) fn number(error: &(dyn Error + 'static)) -> Option<Errno> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(number) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        if let Some(number) = own_number(error) {
             return Some(Errno::from_raw(number));
         }
         next = error.source();
     }
     None
+}
+
+/// The number in one link of the chain. Several errors of aya wrap another one without showing it as their source.
+fn own_number(error: &(dyn Error + 'static)) -> Option<i32> {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return error.raw_os_error();
+    }
+    match error.downcast_ref::<ProgramError>() {
+        Some(ProgramError::IOError(error)) => return error.raw_os_error(),
+        Some(ProgramError::NetlinkError(error)) => return error.raw_os_error(),
+        Some(ProgramError::TcError(error)) => return own_number(error),
+        Some(ProgramError::MapError(error)) => return own_number(error),
+        _ => {}
+    }
+    match error.downcast_ref::<TcError>() {
+        Some(TcError::IoError(error)) => return error.raw_os_error(),
+        Some(TcError::NetlinkError(error)) => return error.raw_os_error(),
+        _ => {}
+    }
+    match error.downcast_ref::<MapError>() {
+        Some(MapError::IoError(error)) => error.raw_os_error(),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use super::*;
 use crate::config::{Compare, EndpointRule, Share};
 use crate::exchange::{DropReason, FailReason, LostReason};
 use crate::ledger::{Comparison, Ledger, ShardBatch, TargetOutcome};
+use crate::report::book::ErrorPairs;
+use crate::report::distribution::Distribution;
 use crate::report::testing::{answered, failed, report, run, targets, traffic};
 use crate::report::{Observation, Report, TargetObservation};
 
@@ -171,6 +173,29 @@ fn errors_against_the_reference() {
 }
 
 #[test]
+fn errors_of_both_at_different_requests_cancel_out() {
+    let levels = Levels { pass: 0.05, fail: 0.05 };
+    // Out of 200,000 requests: errors of the candidate alone, of the reference alone.
+    let cases = [
+        (4_000, 4_000, Outcome::Pass),
+        (4_700, 4_000, Outcome::Insufficient),
+        (6_000, 4_000, Outcome::Fail),
+        (100, 4_000, Outcome::Pass),
+    ];
+    for (only_target, only_reference, outcome) in cases {
+        let pairs = ErrorPairs {
+            pairs: 200_000,
+            target: only_target,
+            reference: only_reference,
+            only_target,
+            only_reference,
+        };
+        let check = checks::errors(&pairs, "baseline", 1.2, 0.001, levels);
+        assert_eq!(check.outcome, Some(outcome), "{only_target} against {only_reference}: {check:?}");
+    }
+}
+
+#[test]
 fn rare_endpoints_do_not_hold_up_a_pass_unless_they_are_suspect() {
     let rare = |every: u64| {
         let mut all = traffic("/often", 30_000, 0, true);
@@ -195,14 +220,14 @@ fn an_endpoint_with_a_limit_of_its_own_needs_evidence() {
     };
     let cases = [
         ("never seen", 0.01, 0, 0, Outcome::Insufficient, "/refunds: nothing was compared yet"),
-        ("seen a little", 0.01, 40, 0, Outcome::Insufficient, "/refunds: 0 mismatches of 40"),
+        ("seen a little", 0.01, 40, 0, Outcome::Insufficient, "POST /refunds: 0 mismatches of 40"),
         ("seen enough", 0.01, 1_000, 0, Outcome::Pass, "within the limit"),
         ("none tolerated, none seen", 0.0, 2_000, 0, Outcome::Pass, "within the limit"),
         ("none tolerated, one seen", 0.0, 2_000, 2_000, Outcome::Fail, "beyond the limit of 0 %"),
         ("tolerated there, too much for all", 0.5, 1_000, 10, Outcome::Fail, "overall: 100 mismatches"),
     ];
     for (name, limit, count, every, outcome, reason) in cases {
-        let (report, ledger) = judge(limit, traffic("/refunds", count, every, true));
+        let (report, ledger) = judge(limit, traffic("POST /refunds", count, every, true));
         check(name, &report, &ledger, outcome, reason);
     }
 }
@@ -296,4 +321,43 @@ fn codes_and_names_are_those_of_the_contract() {
         assert_eq!((outcome.exit_code(), outcome.metric(), outcome.as_str()), (code, metric, name));
         assert_eq!(serde_json::to_value(outcome).unwrap(), name);
     }
+}
+
+/// The first number of requests for which `enough` holds.
+fn first(enough: impl Fn(u64) -> bool) -> u64 {
+    (1..20_000).find(|&requests| enough(requests)).unwrap()
+}
+
+#[test]
+fn the_evidence_that_answers_need_is_what_the_documentation_says() {
+    let all = Levels { pass: 0.05, fail: 0.05 };
+    let clean = |limit: f64| {
+        first(|requests| {
+            let mut book = TargetBook::new();
+            book.matches = requests;
+            checks::mismatch(&book, limit, all).outcome == Some(Outcome::Pass)
+        })
+    };
+    assert_eq!((clean(0.01), clean(0.001)), (410, 4_105));
+    let errors = first(|pairs| {
+        let pairs = ErrorPairs { pairs, ..ErrorPairs::default() };
+        checks::errors(&pairs, "baseline", 1.2, 0.001, all).outcome == Some(Outcome::Pass)
+    });
+    assert_eq!(errors, 5_320);
+    let twentieth = Levels { fail: 0.05 * 0.5 / 420.0 / 3.0, ..all };
+    let wrong = first(|requests| {
+        let mut book = TargetBook::new();
+        book.mismatches = requests;
+        checks::mismatch(&book, 0.01, twentieth).outcome == Some(Outcome::Fail)
+    });
+    assert_eq!(wrong, 7);
+    // An endpoint that is three times as slow, and the twentieth one met.
+    let (mut slow, mut quick) = (Distribution::new(), Distribution::new());
+    let mut requests = 0;
+    while checks::latency(&slow, Some(&quick), 1.5, twentieth).outcome != Some(Outcome::Fail) {
+        slow.record(Duration::from_millis(6));
+        quick.record(Duration::from_millis(2));
+        requests += 1;
+    }
+    assert_eq!(requests, 258);
 }
