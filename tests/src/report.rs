@@ -12,7 +12,7 @@ pub struct Report(Value);
 /// What a report says about one endpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Endpoint {
-    /// Its path pattern.
+    /// Its path pattern, without the method before it.
     pub path: String,
     /// Exchanges that ended at every target.
     pub requests: u64,
@@ -73,7 +73,7 @@ fn endpoint(value: &Value) -> Endpoint {
     let p50 = |role: &str| Some(target(role)?.pointer("/latency/p50_seconds")?.as_f64()? * 1000.0);
     let count = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64).unwrap_or_default();
     let mut endpoint = Endpoint {
-        path: text(value, "endpoint").to_owned(),
+        path: text(value, "endpoint").rsplit(' ').next().unwrap_or_default().to_owned(),
         requests: count(value, "requests"),
         candidate_p50: p50("candidate"),
         baseline_p50: p50("baseline"),
@@ -95,7 +95,7 @@ mod tests {
     fn endpoints_tell_what_only_the_candidate_did() {
         let report = Report::parse(
             r#"{ "verdict": {"outcome": "fail"}, "ledger": {"skipped": {"method": 3}}, "endpoints": [ {
-                "endpoint": "/a", "requests": 5, "targets": [
+                "endpoint": "GET /a", "requests": 5, "targets": [
                   { "role": "candidate", "matches": 2, "latency": {"p50_seconds": 0.004}, "differences": [
                       {"class": "mismatch", "place": "status"}, {"class": "noise", "place": "body:$.id"} ] },
                   { "role": "baseline", "matches": 5, "latency": null, "differences": [] } ] } ] }"#,

@@ -234,7 +234,7 @@ pub struct Gunicorn {
 }
 
 impl Gunicorn {
-    /// Starts the application `app` of the Python source given, with two threads.
+    /// Starts the function `application` of the Python source given, with two threads.
     ///
     /// # Errors
     /// When it does not come up.
@@ -251,7 +251,7 @@ impl Gunicorn {
         let mut command = namespace.command("/usr/bin/gunicorn");
         command.args(["--bind", &format!("[::]:{port}")]);
         command.args(["--threads", "2", "--keep-alive", "30", "--no-sendfile", "--chdir"]).arg(&home);
-        command.arg("application:app");
+        command.arg("application:application");
         let mut process = Process::start(name, &mut command, &home.join("output.log"))?;
         wait_listening(namespace, SocketAddr::from(([127, 0, 0, 1], port)), &mut process)?;
         Ok(Gunicorn { process })

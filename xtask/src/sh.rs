@@ -53,7 +53,11 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Runs a command to its end, its output going where ours goes, and says how long it took.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let shown = shown(command);
+    run_as(&shown(command), command)
+}
+
+/// As [`run`], shown as something shorter.
+pub(crate) fn run_as(shown: &str, command: &mut Command) -> Result<()> {
     say(&format!("$ {shown}"));
     let begin = Instant::now();
     let status = command

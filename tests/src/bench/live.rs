@@ -86,7 +86,7 @@ pub fn run(repeats: u32, seconds: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     let stage =
         Stage { bed: &bed, production: &production, mirroring: &mirroring, seconds, questions: Cell::new(0) };
 
-    let variants: [(&str, Variant); 4] = [
+    let mut variants: [(&str, Variant); 4] = [
         ("off", |stage| stage.off()),
         ("agent", |stage| stage.agent()),
         ("mirror", |stage| stage.mirror()),
@@ -94,11 +94,16 @@ pub fn run(repeats: u32, seconds: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     ];
     let mut all: [Vec<Measured>; 4] = Default::default();
     for repeat in 1..=repeats {
+        // Another one begins each time, so that none always follows the same.
+        variants.rotate_left(1);
+        all.rotate_left(1);
         for ((name, measure), measured) in variants.iter().zip(&mut all) {
             tell(&format!("{repeat} of {repeats}: {name}, {seconds} s at {RATE} requests/s"));
             measured.push(measure(&stage).with_context(|| format!("measuring {name}"))?);
         }
     }
+    let rest = usize::try_from(repeats)? % variants.len();
+    all.rotate_right(rest);
     let [off, agent, mirror, floor] = &all;
     table(stage.count(), off, agent, mirror, floor)
 }

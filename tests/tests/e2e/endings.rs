@@ -88,8 +88,8 @@ fn the_kill_switch_stops_copying_at_once_and_production_goes_on() -> Result<()> 
         ensure!(candidate.requests()?.len() == sent_before, "requests were sent after the switch was thrown");
         ensure!(agent.metrics()?.sum("shadow_capture_enabled", &[]) == Some(0.0));
 
-        let status = agent::command(&bed, &["ctl", "enable"])?.status()?;
-        ensure!(status.success(), "ctl enable ended with {status}");
+        let output = agent::command(&bed, &["ctl", "enable"])?.output()?;
+        ensure!(output.status.success(), "ctl enable: {}", String::from_utf8_lossy(&output.stderr));
         wait_until("records again", Duration::from_secs(3), || {
             if copied(&agent)? > after { Ok(()) } else { bail!("none") }
         })?;

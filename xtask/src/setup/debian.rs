@@ -24,13 +24,6 @@ const PACKAGES: &[Package] = &[
         need: Need::Build,
         program: None,
     },
-    Package {
-        name: "libzstd-dev",
-        gives: "zstd headers, for linking LLVM",
-        need: Need::Build,
-        program: None,
-    },
-    Package { name: "zlib1g-dev", gives: "zlib headers, for linking LLVM", need: Need::Build, program: None },
     Package { name: "gcc", gives: "a C linker", need: Need::Build, program: Some("cc") },
     Package { name: "g++", gives: "libstdc++, for linking LLVM", need: Need::Build, program: Some("c++") },
     Package { name: "iproute2", gives: "ip and tc", need: Need::Test, program: Some("ip") },
@@ -60,7 +53,7 @@ if [ ! -e "$policy" ]; then
     trap 'exit 130' INT TERM
     printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
 fi
-apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --option Dpkg::Use-Pty=0 --yes --no-install-recommends "$@"
 "#;
 
 /// Installs the packages that are missing for `need`; returns their names.
@@ -84,7 +77,7 @@ pub(super) fn packages(need: Need) -> Result<Vec<String>> {
     sh::step(&format!("Debian packages: {list}"));
     let mut command = sh::program("sh");
     command.args(["-c", INSTALL, "apt-get"]).args(&missing);
-    sh::run(&mut command).with_context(|| {
+    sh::run_as(&format!("apt-get install {list}"), &mut command).with_context(|| {
         format!(
             "installing {list}; where the distribution has no llvm-{LLVM}-dev, add the repository of apt.llvm.org"
         )
