@@ -317,8 +317,10 @@ fn interim_and_early_responses() {
                 up("ho"),
                 get("/b"),
                 ok("z"),
+                get("/c"),
+                ok("z"),
             ],
-            &["lost unpaired", "GET /b 200 z"],
+            &["lost unpaired", "lost unpaired", "GET /c 200 z"],
         ),
     ];
     for (name, steps, expected) in cases {
@@ -698,24 +700,38 @@ fn connections_are_joined_at_a_request() {
         ("in a request body", &[up("tail of a body"), ok("unseen"), get("/a"), ok("x")], &["GET /a 200 x"]),
         (
             "a request in a body that is none",
-            &[up("GETTING / HTTP/1.1"), get("/a"), ok("x")],
+            &[up("GETTING / HTTP/1.1"), ok("unseen"), get("/a"), ok("x")],
             &["GET /a 200 x"],
         ),
         (
             "a line that turns out to be none",
-            &[up("GET /half"), up(" way\r\n"), get("/a"), ok("x")],
+            &[up("GET /half"), up(" way\r\n"), ok("unseen"), get("/a"), ok("x")],
             &["GET /a 200 x"],
         ),
         (
             "a head that turns out to be none",
-            &[up("GET /x HTTP/1.1\r\nno"), get("/a"), ok("x")],
+            &[up("GET /x HTTP/1.1\r\nno"), ok("unseen"), get("/a"), ok("x")],
             &["GET /a 200 x"],
+        ),
+        (
+            "a request behind one that was not seen whole",
+            &[
+                up("half /0 HTTP/1.1\r\n\r\n"),
+                get("/a"),
+                get("/b"),
+                ok("0"),
+                ok("x"),
+                ok("y"),
+                get("/c"),
+                ok("z"),
+            ],
+            &["lost unpaired", "lost unpaired", "GET /c 200 z"],
         ),
         (
             "a response that does not acknowledge the request",
             &[
                 get("/a"),
-                Step::DownBehind(27, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into()),
+                Step::DownBehind(28, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into()),
                 ok("x"),
             ],
             &["GET /a 200 x"],
@@ -748,8 +764,16 @@ fn connections_are_joined_at_a_request() {
         ),
         (
             "an early response",
-            &[up("POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n"), ok("early"), up("hi"), get("/b"), ok("y")],
-            &["lost unpaired", "GET /b 200 y"],
+            &[
+                up("POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n"),
+                ok("early"),
+                up("hi"),
+                get("/b"),
+                ok("y"),
+                get("/c"),
+                ok("z"),
+            ],
+            &["lost unpaired", "lost unpaired", "GET /c 200 z"],
         ),
         ("TLS from its start", &[up("\u{16}\u{3}\u{1}\u{2}\u{0}")], &["skipped tls"]),
         (
@@ -767,13 +791,15 @@ fn connections_are_joined_at_a_request() {
 
 #[test]
 fn pipelined_requests_are_bounded() {
-    for (count, evicted) in [(MAX_PIPELINED, 0), (MAX_PIPELINED + 1, MAX_PIPELINED)] {
+    for (count, lost) in [(MAX_PIPELINED, 0), (MAX_PIPELINED + 1, MAX_PIPELINED + 1)] {
         let mut peer = Peer::new(false);
         for _ in 0..count {
             peer.play(&get("/a"), usize::MAX);
         }
-        assert_eq!(peer.events.len(), evicted);
-        assert!(peer.events.iter().all(|event| *event == Event::Lost(LostReason::Evicted)));
+        assert_eq!(peer.events.len(), lost, "{count} requests");
+        assert!(
+            peer.events.iter().take(MAX_PIPELINED).all(|event| *event == Event::Lost(LostReason::Evicted))
+        );
     }
 }
 
