@@ -236,8 +236,8 @@ impl Connection {
 
     fn expire(&mut self, now: Timestamp, cx: &mut Context<'_>) {
         for index in 0..self.queue.len() {
-            let late = |open: &Box<Open>| now.since(open.times.started) >= cx.settings.exchange_timeout;
-            if self.queue.get(index).is_some_and(late) {
+            let late = |started| now.since(started) >= cx.settings.exchange_timeout;
+            if self.queue.get(index).is_some_and(|open| late(open.times.started)) {
                 self.settle(index, Event::Lost(LostReason::Timeout), cx);
             }
         }

@@ -169,3 +169,6 @@ fn take_counts<R: Copy>(reasons: &[R], counts: &mut [u64]) -> Vec<(R, u64)> {
     let taken = counts.iter_mut().map(std::mem::take);
     reasons.iter().copied().zip(taken).filter(|&(_, count)| count > 0).collect()
 }
+
+#[cfg(test)]
+mod tests;
