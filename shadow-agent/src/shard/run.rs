@@ -26,11 +26,11 @@ const BATCH: usize = 64;
 /// Segments taken between two beats and entries in the ledger, at most.
 const SEGMENTS: usize = 1024;
 
-/// Runs one shard until `stop` is set (then the source is drained, for [`DRAIN`] at most), or until the source ends.
+/// Runs one shard until `stop` is set (then the source is drained, for half a second at most), or until the source ends.
 ///
 /// Whole exchanges go to `queue`; what it has no room for is lost to the backlog. What happened is entered in `ledger`
-/// as the shard of that index, exchanges before they can be received. `beat` is called at least every [`POLL`], unless
-/// the source holds the thread up.
+/// as the shard of that index, exchanges before they can be received. `beat` is called ten times a second or more often,
+/// unless the source holds the thread up.
 ///
 /// # Errors
 /// When the source is unusable; what was open is lost and entered all the same.
