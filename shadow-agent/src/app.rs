@@ -221,13 +221,15 @@ impl Capturing {
             let seed = fastrand::u64(..);
             let settings = PipelineSettings::new(&limits, &config.capture.ports, count, seed);
             let pipeline = Pipeline::new(&settings);
-            let (stop, pulse) = (Arc::clone(&stop), pulse.clone());
+            let (stop, pulse, control) = (Arc::clone(&stop), pulse.clone(), line.control.clone());
             let (ledger, backlog, failed) = (Arc::clone(&line.ledger), backlog.clone(), failed.clone());
             thread::Builder::new()
                 .name(format!("shard-{shard}"))
                 .spawn(move || {
                     let beat = || pulse.tick(shard);
-                    if let Err(error) = shard::run(source, pipeline, shard, &ledger, &backlog, beat, &stop) {
+                    if let Err(error) =
+                        shard::run(source, pipeline, shard, &ledger, &backlog, &control, beat, &stop)
+                    {
                         // One report is enough to end the run.
                         let _ = failed.try_send(anyhow!(error).context("capture broke down"));
                     }

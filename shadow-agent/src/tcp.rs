@@ -96,6 +96,8 @@ pub enum Ending {
     Reset,
     /// It was evicted: table or buffers full, or idle for too long.
     Evicted,
+    /// The kill switch was thrown.
+    Disabled,
     /// The observer stops.
     Shutdown,
 }

@@ -43,6 +43,17 @@ pub(super) enum Responses {
     Over,
 }
 
+/// Where a request starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Start {
+    /// The offset of its first byte.
+    pub(super) offset: u64,
+    /// When that was captured.
+    pub(super) time: Timestamp,
+    /// What the client had received when it sent it.
+    pub(super) ack: Option<u64>,
+}
+
 /// One connection as HTTP sees it.
 #[derive(Debug)]
 pub struct Connection {
@@ -57,8 +68,12 @@ pub struct Connection {
     pub(super) response_head: HeadBuffer,
     /// Whether the request under way is the last of the queue; if not, nobody wants it.
     pub(super) attached: bool,
-    /// Where and when the request under way started.
-    pub(super) request_start: (u64, Timestamp),
+    /// Where the request under way started.
+    pub(super) request_start: Start,
+    /// Where the client's stream stands, and what the client had received when it sent the last of it, if known.
+    pub(super) position: (u64, Option<u64>),
+    /// Up to where the client's stream may hold requests that nobody waits for a response to, but the client.
+    pub(super) outstanding: Option<(u64, Option<u64>)>,
     /// When the response under way started.
     pub(super) response_start: Timestamp,
     /// Whether the response to the next request has to prove that it belongs to it.
@@ -85,7 +100,9 @@ impl Connection {
             responses: Responses::Boundary,
             response_head: HeadBuffer::default(),
             attached: false,
-            request_start: (0, Timestamp::default()),
+            request_start: Start::default(),
+            position: (0, None),
+            outstanding: None,
             response_start: Timestamp::default(),
             proof: peers.joined,
             spoken: false,
@@ -99,10 +116,19 @@ impl Connection {
         if !self.dead {
             match event {
                 tcp::Event::Data(chunk) => match chunk.direction {
-                    Direction::ToServer => self.client_data(&chunk, cx),
-                    Direction::ToClient => self.server_data(&chunk, cx),
+                    Direction::ToServer => {
+                        self.position = (chunk.offset + chunk.bytes.len() as u64, chunk.ack);
+                        self.client_data(&chunk, cx);
+                    }
+                    Direction::ToClient => {
+                        if self.outstanding.is_some_and(|(end, _)| chunk.ack >= Some(end)) {
+                            self.outstanding = None;
+                        }
+                        self.server_data(&chunk, cx);
+                    }
                 },
                 tcp::Event::Gap { direction: Direction::ToServer, length, time } => {
+                    self.position = (self.position.0 + length, None);
                     self.client_gap(length, time, cx);
                 }
                 tcp::Event::Gap { direction: Direction::ToClient, length, time } => {
@@ -203,6 +229,7 @@ impl Connection {
             Ending::Reset => LostReason::Reset,
             Ending::Evicted => LostReason::Evicted,
             Ending::Shutdown => LostReason::Shutdown,
+            Ending::Disabled => return self.skip_connection(SkipReason::Disabled, cx),
         };
         self.lose_all(reason, cx);
         self.die();
@@ -210,8 +237,8 @@ impl Connection {
 
     fn expire(&mut self, now: Timestamp, cx: &mut Context<'_>) {
         for index in 0..self.queue.len() {
-            let late = |open: &Box<Open>| now.since(open.times.started) >= cx.settings.exchange_timeout;
-            if self.queue.get(index).is_some_and(late) {
+            let late = |started| now.since(started) >= cx.settings.exchange_timeout;
+            if self.queue.get(index).is_some_and(|open| late(open.times.started)) {
                 self.settle(index, Event::Lost(LostReason::Timeout), cx);
             }
         }
@@ -239,11 +266,20 @@ impl Connection {
         self.dead
     }
 
-    /// Starts an exchange with the request that starts at that offset.
-    pub(super) fn open(&mut self, (start, started): (u64, Timestamp), cx: &mut Context<'_>) {
+    /// Starts an exchange with the request under way. While the order of pairs is lost, a request that was sent before
+    /// anything came back for what precedes it cannot be paired.
+    pub(super) fn open(&mut self, cx: &mut Context<'_>) {
         *cx.seen += 1;
+        let start = self.request_start;
+        let sequential = |(_, ack): (u64, Option<u64>)| ack.is_some() && start.ack > ack;
+        if self.proof && self.outstanding.is_some_and(|before| !sequential(before)) {
+            (cx.emit)(Event::Lost(LostReason::Unpaired));
+            self.attached = false;
+            return;
+        }
         let proof = std::mem::take(&mut self.proof);
-        self.queue.push_back(Box::new(Open::new(cx.ids.exchange(), start, started, proof)));
+        self.outstanding = None;
+        self.queue.push_back(Box::new(Open::new(cx.ids.exchange(), start.offset, start.time, proof)));
         self.attached = true;
     }
 
@@ -312,7 +348,7 @@ impl Connection {
         }
         self.queue.clear();
         self.attached = false;
-        self.proof = true;
+        self.forget_order();
         if !matches!(self.responses, Responses::Over) {
             self.responses = Responses::Boundary;
         }
@@ -326,7 +362,13 @@ impl Connection {
     pub(super) fn search(&mut self) {
         self.requests = Requests::Search;
         self.request_head.clear();
+        self.forget_order();
+    }
+
+    /// From here on it is unknown how many responses are still to come for what the client sent so far.
+    pub(super) fn forget_order(&mut self) {
         self.proof = true;
+        self.outstanding = Some(self.position);
     }
 
     /// Gives the first exchange of the queue if both of its messages ended.

@@ -292,7 +292,7 @@ fn headers_of(head: &Bytes, fields: &[httparse::Header<'_>]) -> Headers {
 
 /// A part of the head as a slice that shares its memory.
 fn part_of(head: &Bytes, part: &[u8]) -> Bytes {
-    // An empty part need not point into the head.
+    // An empty part need not point into the head; every other one does, for it was parsed from it.
     if part.is_empty() { Bytes::new() } else { head.slice_ref(part) }
 }
 

@@ -1,7 +1,7 @@
 //! What a client sends: requests, and what turns out to be something else.
 
 use super::body::{BodyReader, Step};
-use super::connection::{Connection, Requests, Responses};
+use super::connection::{Connection, Requests, Responses, Start};
 use super::head::{self, Kind, RequestHead, Taken};
 use super::responses::after_line_ends;
 use super::sniff::{self, Protocol};
@@ -32,8 +32,8 @@ impl Connection {
                     if self.queue.len() >= MAX_PIPELINED {
                         self.lose_all(LostReason::Evicted, cx);
                     }
-                    self.request_start = (position(rest), time);
-                    self.open(self.request_start, cx);
+                    self.request_start = Start { offset: position(rest), time, ack: chunk.ack };
+                    self.open(cx);
                     self.requests = Requests::Head { tentative: false };
                 }
                 Requests::Head { tentative } => {
@@ -47,7 +47,8 @@ impl Connection {
                         Ok(head) => self.begin_request(head, position(rest), time, cx),
                         Err(_) if tentative => {
                             self.search();
-                            if self.request_start.0 < chunk.offset {
+                            if self.request_start.offset < chunk.offset {
+                                self.outstanding = Some((chunk.offset, self.request_start.ack));
                                 self.client_data(chunk, cx);
                             }
                             return;
@@ -77,9 +78,13 @@ impl Connection {
     /// Judges a segment in the middle of the stream: whether a request starts with it.
     fn look_for_request(&mut self, chunk: &Chunk<'_>, cx: &mut Context<'_>) {
         if sniff::request_boundary(chunk.bytes) {
-            self.request_start = (chunk.offset, chunk.time);
+            self.request_start = Start { offset: chunk.offset, time: chunk.time, ack: chunk.ack };
             self.requests = Requests::Head { tentative: true };
-        } else if !self.spoken {
+        } else {
+            self.forget_order();
+            if self.spoken {
+                return;
+            }
             let reason = match sniff::protocol(chunk.bytes) {
                 Protocol::Http2 => SkipReason::Http2,
                 Protocol::Tls => SkipReason::Tls,
@@ -121,7 +126,7 @@ impl Connection {
             if self.queue.len() >= MAX_PIPELINED {
                 self.lose_all(LostReason::Evicted, cx);
             }
-            self.open(self.request_start, cx);
+            self.open(cx);
         }
         self.spoken = true;
         let kind = Kind::of(&head.method);
@@ -171,6 +176,8 @@ impl Connection {
                 self.charge(self.queue.len() - 1, size);
             }
             self.finish_front(cx);
+        } else {
+            self.forget_order();
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::capture::{Direction, Segment};
 use crate::config::Limits;
 use crate::exchange::Timestamp;
 use crate::http::{self, Connection, Context, Event, Ids};
-use crate::tcp::{self, FlowTable, Handler, Interest, Load, Peers};
+use crate::tcp::{self, Ending, FlowTable, Handler, Interest, Load, Peers};
 
 /// What one [`Pipeline`] needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,9 +98,9 @@ impl Pipeline {
         self.with(emit, |flows, handler| flows.tick(now, handler));
     }
 
-    /// Ends everything: what is open is lost to the shutdown.
-    pub fn finish(&mut self, emit: &mut dyn FnMut(Event)) {
-        self.with(emit, |flows, handler| flows.finish(handler));
+    /// Ends everything that is open, for that reason. Connections that go on are joined again like new ones.
+    pub fn finish(&mut self, ending: Ending, emit: &mut dyn FnMut(Event)) {
+        self.with(emit, |flows, handler| flows.finish(ending, handler));
     }
 
     /// What was counted so far, and where it stands.

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use super::{Event, Pipeline};
 use crate::backlog::{Place, Sender};
 use crate::capture::SegmentSource;
+use crate::control::Control;
 use crate::exchange::{LostReason, SkipReason, Timestamp};
 use crate::ledger::{Ledger, ShardBatch};
+use crate::tcp::Ending;
 
 /// How long to wait for segments before the rest of the work is looked after.
 const POLL: Duration = Duration::from_millis(100);
@@ -24,11 +26,11 @@ const BATCH: usize = 64;
 /// Segments taken between two beats and entries in the ledger, at most.
 const SEGMENTS: usize = 1024;
 
-/// Runs one shard until `stop` is set (then the source is drained, for [`DRAIN`] at most), or until the source ends.
+/// Runs one shard until `stop` is set (then the source is drained, for half a second at most), or until the source ends.
 ///
-/// Whole exchanges go to `backlog`; what it has no room for is lost. What happened is entered in `ledger`
-/// as the shard of that index, exchanges before they can be received. `beat` is called at least every [`POLL`], unless
-/// the source holds the thread up.
+/// Whole exchanges go to `backlog`; what it has no room for is lost. What happened is entered in `ledger` as the shard
+/// of that index, exchanges before they can be received. `beat` is called ten times a second or more often, unless the
+/// source holds the thread up. When `control` is switched off, what is open is skipped.
 ///
 /// # Errors
 /// When the source is unusable; what was open is lost and entered all the same.
@@ -38,16 +40,21 @@ pub fn run<S: SegmentSource>(
     shard: usize,
     ledger: &Ledger,
     backlog: &Sender,
+    control: &Control,
     beat: impl Fn(),
     stop: &AtomicBool,
 ) -> Result<(), S::Error> {
     let mut batch = Batch::new(shard, ledger, backlog);
     let mut clock = Clock::default();
     let mut stopping: Option<Instant> = None;
+    let mut enabled = true;
     let result = loop {
         beat();
         if stopping.is_none() && stop.load(Ordering::Acquire) {
             stopping = Some(Instant::now());
+        }
+        if std::mem::replace(&mut enabled, control.enabled()) && !enabled {
+            pipeline.finish(Ending::Disabled, &mut |event| batch.add(event));
         }
         let mut taken = 0;
         let wait = if stopping.is_some() { Duration::ZERO } else { POLL };
@@ -74,7 +81,7 @@ pub fn run<S: SegmentSource>(
             }
         }
     };
-    pipeline.finish(&mut |event| batch.add(event));
+    pipeline.finish(Ending::Shutdown, &mut |event| batch.add(event));
     batch.enter(&pipeline);
     result
 }
@@ -166,3 +173,6 @@ fn take_counts<R: Copy>(reasons: &[R], counts: &mut [u64]) -> Vec<(R, u64)> {
     let taken = counts.iter_mut().map(std::mem::take);
     reasons.iter().copied().zip(taken).filter(|&(_, count)| count > 0).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,10 +123,10 @@ impl<C> FlowTable<C> {
         }
     }
 
-    /// Ends every flow.
-    pub fn finish<H: Handler<Connection = C>>(&mut self, handler: &mut H) {
+    /// Ends every flow, for that reason.
+    pub fn finish<H: Handler<Connection = C>>(&mut self, ending: Ending, handler: &mut H) {
         while let Some(slot) = self.order.oldest() {
-            self.remove(slot, Ending::Shutdown, handler);
+            self.remove(slot, ending, handler);
         }
     }
 

@@ -150,7 +150,7 @@ fn check(name: &str, segments: &[Segment<'_>], expected: &[&str]) -> Stats {
     }
     assert_eq!(recorder.log, expected, "{name}");
     let stats = table.stats();
-    table.finish(&mut recorder);
+    table.finish(Ending::Shutdown, &mut recorder);
     assert_eq!(table.stats().buffered, 0, "{name}: nothing stays buffered");
     stats
 }

@@ -1,0 +1,191 @@
+//! The thread body against scripted sources.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::*;
+use crate::backlog::{Admitted, Receiver, backlog};
+use crate::capture::{Segment, TcpFlags};
+use crate::config::Limits;
+use crate::shard::PipelineSettings;
+
+/// What a poll of the source does.
+enum Poll {
+    /// One exchange, on a connection from that port.
+    Exchange(u16),
+    /// A request without a response, on a connection from that port.
+    Request(u16),
+    /// Nothing is there, and from now on `stop` is set.
+    Stop,
+    /// The source fails.
+    Fail,
+    /// There is more, without end.
+    Endless,
+}
+
+struct Script {
+    polls: VecDeque<Poll>,
+    stop: Arc<AtomicBool>,
+}
+
+fn request(port: u16, handle: &mut dyn FnMut(&Segment<'_>)) {
+    send(port, true, b"GET / HTTP/1.1\r\n\r\n", handle);
+}
+
+fn send(port: u16, up: bool, payload: &[u8], handle: &mut dyn FnMut(&Segment<'_>)) {
+    let (client, server) = (SocketAddr::from(([10, 0, 0, 1], port)), SocketAddr::from(([10, 0, 0, 2], 80)));
+    let (source, destination, seq, ack) = if up { (client, server, 1, 1) } else { (server, client, 1, 19) };
+    handle(&Segment {
+        time: Timestamp(1),
+        source,
+        destination,
+        seq,
+        ack,
+        flags: TcpFlags::ACK,
+        direction: None,
+        payload,
+        missing: 0,
+    });
+}
+
+impl SegmentSource for Script {
+    type Error = io::Error;
+
+    fn poll(&mut self, _: Duration, handle: &mut dyn FnMut(&Segment<'_>)) -> io::Result<Option<usize>> {
+        match self.polls.front() {
+            None => return Ok(None),
+            Some(Poll::Endless) => {
+                self.stop.store(true, Ordering::Release);
+                return Ok(Some(1));
+            }
+            Some(_) => {}
+        }
+        match self.polls.pop_front() {
+            Some(Poll::Exchange(port)) => {
+                request(port, handle);
+                send(port, false, b"HTTP/1.1 204 No Content\r\n\r\n", handle);
+                Ok(Some(2))
+            }
+            Some(Poll::Request(port)) => {
+                request(port, handle);
+                Ok(Some(1))
+            }
+            Some(Poll::Fail) => Err(io::Error::other("gone")),
+            _ => {
+                self.stop.store(true, Ordering::Release);
+                Ok(Some(0))
+            }
+        }
+    }
+}
+
+fn pipeline() -> Pipeline {
+    Pipeline::new(&PipelineSettings::new(&Limits::default(), &[(80, 80)], 1, 7))
+}
+
+/// Runs a script to its end with a queue of that size; gives the books, what is in the queue, and whether it failed.
+fn check(script: Vec<Poll>, size: usize, expected: (u64, &[(LostReason, u64)], bool)) {
+    let (sender, mut receiver) = backlog(size, 16 << 20);
+    let ledger = Ledger::new(1, 1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let source = Script { polls: script.into(), stop: stop.clone() };
+    let beats = Cell::new(0);
+    let result = run(
+        source,
+        pipeline(),
+        0,
+        &ledger,
+        &sender,
+        &Control::new(true),
+        || beats.set(beats.get() + 1),
+        &stop,
+    );
+    let (queued, lost, failed) = expected;
+    assert_eq!(result.is_err(), failed);
+    assert!(beats.get() > 0);
+    let snapshot = ledger.snapshot();
+    assert_eq!(snapshot.imbalance(), 0);
+    assert_eq!((snapshot.in_flight, snapshot.flows, snapshot.buffered), (queued, 0, 0));
+    for reason in LostReason::ALL {
+        let expected = lost.iter().find(|(other, _)| other == reason).map_or(0, |&(_, count)| count);
+        assert_eq!(snapshot.lost[*reason as usize], expected, "lost to {reason}");
+    }
+    drop(sender);
+    let received = std::iter::from_fn(|| next(&mut receiver)).inspect(|_| ledger.selected()).count();
+    assert_eq!(received as u64, queued);
+    assert_eq!((ledger.snapshot().selected, ledger.snapshot().imbalance()), (queued, 0));
+}
+
+#[test]
+fn however_it_ends_the_books_balance() {
+    use Poll::{Endless, Exchange, Fail, Request, Stop};
+    let exchanges = |count: u16| (1..=count).map(Exchange).collect::<Vec<_>>();
+    check(vec![Exchange(1), Request(2)], 8, (1, &[(LostReason::Shutdown, 1)], false));
+    check(vec![Exchange(1), Request(2), Fail], 8, (1, &[(LostReason::Shutdown, 1)], true));
+    check(vec![Stop, Stop, Exchange(1)], 8, (0, &[], false));
+    check(vec![Stop, Exchange(1), Stop, Exchange(2)], 8, (1, &[], false));
+    check(vec![Exchange(1), Endless], 8, (1, &[], false));
+    check(exchanges(3), 3, (3, &[], false));
+    check(exchanges(4), 3, (3, &[(LostReason::Backlog, 1)], false));
+}
+
+#[test]
+fn nobody_receives_what_is_not_in_the_books() {
+    let (sender, mut receiver) = backlog(4, 16 << 20);
+    let ledger = Ledger::new(1, 1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let polls = (0..5_000u32).map(|port| Poll::Exchange(port as u16)).collect();
+    let source = Script { polls, stop: stop.clone() };
+    std::thread::scope(|scope| {
+        let (ledger, stop) = (&ledger, &stop);
+        let shard = scope
+            .spawn(move || run(source, pipeline(), 0, ledger, &sender, &Control::new(true), || (), stop));
+        scope.spawn(move || {
+            while next(&mut receiver).is_some() {
+                ledger.selected();
+            }
+        });
+        while !shard.is_finished() {
+            assert_eq!(ledger.snapshot().imbalance(), 0);
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    });
+    let end = ledger.snapshot();
+    assert_eq!((end.imbalance(), end.in_flight, end.seen), (0, 0, 5_000));
+    assert_eq!(end.selected + end.lost_total(), 5_000);
+}
+
+#[test]
+fn the_kill_switch_skips_what_is_open_and_what_comes_later_is_rebuilt_again() {
+    let (sender, _receiver) = backlog(4, 16 << 20);
+    let (ledger, control) = (Ledger::new(1, 1), Control::new(true));
+    let stop = Arc::new(AtomicBool::new(false));
+    let polls = vec![Poll::Request(1), Poll::Exchange(2), Poll::Exchange(3)];
+    let source = Script { polls: polls.into(), stop: stop.clone() };
+    let turns = Cell::new(0);
+    let beat = || {
+        turns.set(turns.get() + 1);
+        control.set_enabled(turns.get() != 2);
+    };
+    run(source, pipeline(), 0, &ledger, &sender, &control, beat, &stop).unwrap();
+    let end = ledger.snapshot();
+    assert_eq!(end.skipped[SkipReason::Disabled as usize], 1);
+    assert_eq!((end.lost_total(), end.in_flight, end.imbalance()), (0, 2, 0));
+}
+
+fn next(receiver: &mut Receiver) -> Option<Admitted> {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(receiver.next())
+}
+
+#[test]
+fn the_clock_follows_the_segments() {
+    let mut clock = Clock::default();
+    assert_eq!(clock.now(), None);
+    clock.seen(Timestamp(5_000_000_000));
+    assert!(clock.now().unwrap() >= Timestamp(5_000_000_000));
+    clock.seen(Timestamp(1_000_000_000));
+    assert!(clock.now().unwrap() < Timestamp(5_000_000_000), "set back with them");
+}
