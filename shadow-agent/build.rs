@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 
 const OBJECT: &str = "shadow-programs";
 const SKIP: &str = "SHADOW_EBPF_SKIP";
-/// What `linker --version` must begin with: the linker's LLVM must be that of the compiler.
+/// Its LLVM must be that of the compiler; `cargo xtask setup` sees to it.
 const LINKER: &str = "bpf-linker";
 
 fn main() -> ExitCode {
@@ -27,7 +27,6 @@ fn build() -> Result<(), String> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     let package = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("../shadow-ebpf");
     println!("cargo::rerun-if-env-changed={SKIP}");
-    println!("cargo::rerun-if-env-changed=PATH");
     for input in ["src", "Cargo.toml", "../Cargo.toml", "../Cargo.lock", "../rust-toolchain.toml"] {
         println!("cargo::rerun-if-changed={}", package.join(input).display());
     }

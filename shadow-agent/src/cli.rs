@@ -54,7 +54,7 @@ pub struct Cli {
 
     /// What is logged to standard error: a level (error, warn, info, debug, trace) or directives such as
     /// info,shadow_agent::replay=debug
-    #[arg(long, global = true, value_name = "LEVEL", env = "SHADOW_AGENT_LOG", default_value = "info",
+    #[arg(long, global = true, display_order = 1000, value_name = "LEVEL", env = "SHADOW_AGENT_LOG", default_value = "info",
           hide_env_values = true, value_parser = log_filter)]
     pub log: String,
 }
@@ -100,15 +100,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 
-    /// Interface to capture on: a name or a glob [repeatable]
+    /// Interface to capture on: a name or a glob (repeatable)
     #[arg(long, value_name = "IF")]
     pub interface: Vec<String>,
 
-    /// The server's port, or a range such as 9000-9010 [repeatable]
+    /// The server's port, or a range such as 9000-9010 (repeatable)
     #[arg(long, value_name = "PORT|A-B")]
     pub port: Vec<String>,
 
-    /// Only servers in this network [repeatable]
+    /// Only servers in this network (repeatable)
     #[arg(long, value_name = "SERVER-CIDR")]
     pub cidr: Vec<String>,
 
@@ -120,7 +120,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "URL")]
     pub baseline: Option<String>,
 
-    /// Method to replay; all but safe ones need --isolated [repeatable; default: GET, HEAD, OPTIONS]
+    /// Method to replay; all but safe ones need --isolated (repeatable) [default: GET, HEAD, OPTIONS]
     #[arg(long, value_name = "M")]
     pub method: Vec<String>,
 
@@ -128,7 +128,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub isolated: bool,
 
-    /// Replay only these paths: `*` within a segment, `**` across segments [repeatable]
+    /// Replay only these paths: `*` within a segment, `**` across segments (repeatable)
     #[arg(long, value_name = "GLOB")]
     pub path: Vec<String>,
 
@@ -257,5 +257,53 @@ fn log_filter(text: &str) -> Result<String, String> {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
         _ => Err("write error, warn, info, debug or trace, or directives such as info,shadow_agent=debug"
             .to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("shadow-agent "), "{} has no example", command.get_name());
+            command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(check);
+        }
+        Cli::command().debug_assert();
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn usage_errors_are_refused() {
+        for words in [
+            "run --nonsense",
+            "run --duration 0s",
+            "run --duration 5",
+            "--log a=b=c run",
+            "ctl reload",
+            "config",
+        ] {
+            let words = ["shadow-agent"].into_iter().chain(words.split_whitespace());
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(Exit::Usage as u8), "{error}");
+        }
+    }
+
+    #[test]
+    fn arguments_of_a_run_are_read() {
+        let words =
+            "shadow-agent run --duration 1.5m --gate --label v2 --report r.json --log warn --config c.yaml";
+        let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
+        assert_eq!(cli.log, "warn");
+        let Command::Run(args) = cli.command else { panic!() };
+        assert_eq!(
+            (args.duration, args.gate, args.label.as_deref()),
+            (Some(Duration::from_secs(90)), true, Some("v2"))
+        );
+        assert_eq!((args.report, args.config), (Some("r.json".into()), Some("c.yaml".into())));
     }
 }

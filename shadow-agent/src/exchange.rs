@@ -111,7 +111,13 @@ pub struct Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request({} {} target bytes, {} body bytes)", self.method, self.target.len(), self.body.len())
+        write!(
+            f,
+            "Request({} {} target bytes, {} body bytes)",
+            self.method,
+            self.target.len(),
+            self.body.len()
+        )
     }
 }
 

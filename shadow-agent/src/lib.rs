@@ -21,6 +21,7 @@ pub mod http;
 pub mod ledger;
 pub mod metrics;
 pub mod policy;
+pub mod privileges;
 pub mod replay;
 pub mod report;
 pub mod shard;

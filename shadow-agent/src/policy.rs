@@ -9,6 +9,8 @@ pub mod mask;
 pub mod select;
 mod target;
 
+pub(crate) use target::percent_decode;
+
 /// Why a policy cannot be built from its configuration.
 #[derive(Debug, Error)]
 pub enum PolicyError {

@@ -71,7 +71,7 @@ fn run(context: &TcContext, layer: Layer, hook: Hook) -> i32 {
     let (Some(control), Some(counts)) = (CONTROL.get_ptr(0), COUNTS.get_ptr_mut(0)) else { return NEXT };
     let outcome = match work(context, control, layer, hook) {
         Ok(bytes) => {
-            // SAFETY: the slot is this CPU's own, and programs of one hook do not nest on a CPU.
+            // SAFETY: the slot is this CPU's own, and no other program runs on it before this one ends.
             unsafe { (*counts).bytes += bytes };
             Outcome::Copied
         }

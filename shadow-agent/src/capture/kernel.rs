@@ -18,6 +18,8 @@ mod control;
 mod error;
 mod log;
 mod object;
+pub mod probe;
+mod qdisc;
 mod run;
 mod source;
 mod tables;
@@ -77,13 +79,14 @@ impl KernelCapture {
         let control = Arc::new(Control::map(object::map(&ebpf, "CONTROL")?)?);
         control.set_enabled(enabled);
         control.set_sample(config.sample);
-        control.beat();
         let sources = source::create(&mut ebpf, plan, &control)?;
         let attachments = Mutex::new(Attachments::new(preferred));
         let mut capture = KernelCapture { ebpf, control, attachments, log };
         for device in devices {
             capture.attach(device)?;
         }
+        // Last, because verifying the programs takes a while.
+        capture.beat();
         Ok((capture, sources))
     }
 

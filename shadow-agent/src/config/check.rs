@@ -17,6 +17,9 @@ const TOKEN: std::ops::RangeInclusive<usize> = 16..=4096;
 /// The least ring that holds the largest packets Linux builds.
 const MIN_RING: u64 = 256 << 10;
 
+/// The most shards when their number is chosen by the number of CPUs.
+const AUTO_SHARDS: u16 = 4;
+
 /// The shadow is the service whose traffic is captured: every request would come back as another one.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -154,14 +157,14 @@ fn buffers(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
 
 fn rings(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     let capture = &config.capture;
-    match capture.shards {
-        Some(shards) if capture.ring_size / u64::from(shards.max(1)) < MIN_RING => {
-            let size = units::write_size(capture.ring_size);
-            let problem = Problem::RingTooSmall { size, shards, least: units::write_size(MIN_RING) };
-            Err(wrong("capture.rings", source(raw.capture.rings.shards.as_ref()), problem))
-        }
-        _ => Ok(()),
+    let shards = capture.shards.unwrap_or(AUTO_SHARDS);
+    if capture.ring_size / u64::from(shards.max(1)) >= MIN_RING {
+        return Ok(());
     }
+    let given = raw.capture.rings.shards.as_ref().or(raw.capture.rings.size.as_ref());
+    let size = units::write_size(capture.ring_size);
+    let problem = Problem::RingTooSmall { size, shards, least: units::write_size(MIN_RING) };
+    Err(wrong("capture.rings", source(given), problem))
 }
 
 fn admin(config: &Config, raw: &Raw) -> Result<(), ConfigError> {

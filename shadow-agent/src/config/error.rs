@@ -104,7 +104,7 @@ pub enum ConfigError {
     #[error("{place}: {problem}")]
     Value {
         /// The key, and where its value came from.
-        place: Place,
+        place: Box<Place>,
         /// The value, what is wrong with it, and the remedy.
         problem: Problem,
     },

@@ -214,12 +214,22 @@ fn explain(error: &Error, path: &Path) -> ConfigError {
             let problem = format!("the key `{key}` is there twice; leave one of them out");
             ConfigError::Shape { path, line, problem }
         }
-        other => {
-            let said = other.to_string();
-            // The parser repeats the position that is said already.
-            let problem = said.split(" at line ").next().unwrap_or(&said).to_owned();
+        Error::MultipleDocuments { .. } => {
+            let problem = "a second document begins here; leave `---` out".to_owned();
             ConfigError::Shape { path, line, problem }
         }
+        other => ConfigError::Shape { path, line, problem: in_plain_words(&other.to_string()) },
+    }
+}
+
+/// What the parser said, without the position, which is said already, and without the parser's own terms.
+fn in_plain_words(said: &str) -> String {
+    let said = said.split(" at line ").next().unwrap_or(said);
+    match said {
+        "expected mapping start" => "keys with values are expected here, such as `key: value`".to_owned(),
+        "expected sequence start" => "a list is expected here, such as `[a, b]`".to_owned(),
+        "expected string scalar" => "a single value is expected here, not a list and not keys".to_owned(),
+        other => other.lines().collect::<Vec<_>>().join(" "),
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
 
 /// An error about the value of `key`.
 pub(super) fn wrong(key: impl Into<String>, source: Source, problem: Problem) -> ConfigError {
-    ConfigError::Value { place: Place { key: key.into(), source, file: None }, problem }
+    ConfigError::Value { place: Box::new(Place { key: key.into(), source, file: None }), problem }
 }
 
 fn parse<T>(

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Method, Version};
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use crate::exchange::{ConnectionId, Exchange, ExchangeId, Headers, Request, Response, Times};
 
@@ -55,4 +57,32 @@ fn split(text: &str) -> (&str, Headers, Bytes) {
         (Bytes::from(name.to_owned()), Bytes::from(value.to_owned()))
     };
     (first, Headers(headers.lines().map(field).collect()), Bytes::from(body.to_owned()))
+}
+
+/// Documents with the word SECRET in every `email`, some of them as strings of JSON.
+pub(crate) fn documents() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<i64>().prop_map(|number| json!(number)),
+        "[a-z \"{}\\[\\]:]{0,12}".prop_map(|text| json!(text)),
+        "[a-z]{0,4}".prop_map(|text| json!({ "email": format!("SECRET{text}") })),
+    ];
+    leaf.prop_recursive(5, 40, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            proptest::collection::btree_map("[a-c]|email", inner.clone(), 0..4).prop_map(|members| {
+                let secret = |(key, value): (String, Value)| match key.as_str() {
+                    "email" => (key, json!([value, "SECRET"])),
+                    _ => (key, value),
+                };
+                Value::Object(members.into_iter().map(secret).collect())
+            }),
+            inner.clone().prop_map(|value| json!(value.to_string())),
+            inner.clone().prop_map(|value| json!(format!("log: {value}"))),
+            inner.prop_map(|value| {
+                let text = value.to_string();
+                json!(text.get(..text.len() - 1))
+            }),
+        ]
+    })
 }

@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::btf_maps::RingBuf;
 use aya_ebpf::helpers::generated::bpf_ringbuf_query;
-use shadow_ebpf::abi::{MAX_FULL_RECORDS, Outcome, RECORD_SIZES, RecordHeader};
+use shadow_ebpf::abi::{MAX_FULL_RECORDS, MAX_SHARDS, Outcome, RECORD_SIZES, RecordHeader, Sleeper};
 use shadow_ebpf::filter::Wanted;
 use shadow_ebpf::packet::flags;
 
@@ -70,12 +70,12 @@ impl Copy<'_> {
         }
         let rest = self.length - self.done;
         match rest as usize {
-            0..=SMALL => self.record::<SMALL>(rest),
-            ..=MTU => self.record::<MTU>(rest),
-            ..=PAGE => self.record::<PAGE>(rest),
-            ..=QUARTER => self.record::<QUARTER>(rest),
-            ..=HALF => self.record::<HALF>(rest),
-            _ => self.record::<FULL>(rest),
+            rest if rest <= SMALL => self.record::<SMALL>(rest as u32),
+            rest if rest <= MTU => self.record::<MTU>(rest as u32),
+            rest if rest <= PAGE => self.record::<PAGE>(rest as u32),
+            rest if rest <= QUARTER => self.record::<QUARTER>(rest as u32),
+            rest if rest <= HALF => self.record::<HALF>(rest as u32),
+            rest => self.record::<FULL>(rest as u32),
         }?;
         Ok(u64::from(self.length))
     }
@@ -160,12 +160,13 @@ fn crossed(ring: &Ring, size: usize) -> bool {
 fn wake(ring: &Ring, shard: u32) {
     let Some(control) = CONTROL.get_ptr_mut(0) else { return };
     let shard = opaque(u64::from(shard)) as usize;
-    if shard >= shadow_ebpf::abi::MAX_SHARDS {
+    if shard >= MAX_SHARDS {
         return;
     }
     // SAFETY: the index is in bounds; the agent writes the flag concurrently, so it is read and written volatile.
     unsafe {
-        let asleep = &raw mut (*control).sleepers[shard].asleep;
+        let sleepers = (&raw mut (*control).sleepers).cast::<Sleeper>();
+        let asleep = &raw mut (*sleepers.add(shard)).asleep;
         if asleep.read_volatile() == 0 {
             return;
         }

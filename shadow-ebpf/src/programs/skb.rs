@@ -72,10 +72,11 @@ impl Reader for Packet {
         let start = self.data + offset as usize;
         let mut word = 0_u64;
         if start + N <= self.end {
+            // SAFETY: the range was just checked against the end of the linear part.
             word = unsafe { direct::<N>(start) };
-        // SAFETY: a word has room for N bytes, and nobody reads none.
-        } else if !unsafe { self.load(offset as u32, (&raw mut word).cast(), N as u32) } {
-            return None;
+        } else {
+            // SAFETY: a word has room for N bytes, and nobody reads none.
+            unsafe { self.load(offset as u32, (&raw mut word).cast(), N as u32) }.then_some(())?;
         }
         word.to_ne_bytes().first_chunk().copied()
     }

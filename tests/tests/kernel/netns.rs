@@ -65,6 +65,13 @@ impl Pair {
         }
     }
 
+    /// Lets both ends build IPv6 packets of up to `size` bytes (BIG TCP).
+    pub(crate) fn set_largest_packet(&self, size: u32) {
+        for (namespace, device) in [(&self.server, DEVICE), (&self.client, PEER)] {
+            ip(&["-n", namespace, "link", "set", "dev", device, "gso_max_size", &size.to_string()]);
+        }
+    }
+
     /// Sends a frame from the client of which only the first `linear` bytes are in the linear part of the kernel's
     /// buffer.
     pub(crate) fn send_with_linear_part(&self, frame: &[u8], linear: u16) {

@@ -1,9 +1,8 @@
 //! Real TCP between namespaces, with segmentation offload as the kernel likes it.
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use shadow_agent::capture::interfaces::Toward;
 use shadow_agent::capture::kernel::{Attachment, KernelCapture, KernelError, RingSource};
 use shadow_agent::capture::{Direction, PacketResult, Segment, SegmentSource as _, TcpFlags};
 use shadow_agent::config::{Capture, Side};
-use shadow_ebpf::abi::PROGRAMS;
+use shadow_ebpf::abi::{PROGRAMS, RECORD_SIZES};
 
 use crate::netns::{DEVICE, Pair, SERVER, device};
 use crate::packet::Packet;
@@ -20,7 +19,7 @@ use crate::{PORT, capture};
 
 const MEBIBYTE: usize = 1024 * 1024;
 /// What takes as long hangs.
-const HANG: Duration = Duration::from_secs(10);
+const HANG: Duration = Duration::from_secs(60);
 
 /// Bytes that differ from their neighbours at every distance that matters here.
 fn pattern(salt: u32) -> Vec<u8> {
@@ -31,7 +30,7 @@ fn pattern(salt: u32) -> Vec<u8> {
 #[derive(Default)]
 struct Stream {
     first: Option<u32>,
-    bytes: BTreeMap<u32, u8>,
+    bytes: Vec<Option<u8>>,
     finished: bool,
 }
 
@@ -42,18 +41,40 @@ impl Stream {
             self.first = Some(segment.seq.wrapping_add(1));
         }
         self.finished |= segment.flags.has(TcpFlags::FIN);
+        if segment.payload.is_empty() {
+            return;
+        }
         let first = self.first.expect("the capture began before the connection");
-        let start = segment.seq.wrapping_sub(first);
-        for (at, byte) in segment.payload.iter().enumerate() {
-            let known = self.bytes.insert(start + at as u32, *byte);
-            assert!(known.is_none_or(|known| known == *byte), "a retransmission says something else");
+        let start = segment.seq.wrapping_sub(first) as usize;
+        let end = start + segment.payload.len();
+        self.bytes.resize(self.bytes.len().max(end), None);
+        for (known, byte) in self.bytes[start..end].iter_mut().zip(segment.payload) {
+            assert!(
+                known.replace(*byte).is_none_or(|known| known == *byte),
+                "a retransmission says something else"
+            );
         }
     }
 
     fn take(&self) -> Vec<u8> {
-        assert!(self.bytes.keys().copied().eq(0..self.bytes.len() as u32), "there is a gap");
-        self.bytes.values().copied().collect()
+        self.bytes.iter().map(|byte| byte.expect("there is no gap")).collect()
     }
+}
+
+/// Keeps the heartbeat going while something is done.
+fn while_beating<T>(capture: &KernelCapture, work: impl FnOnce() -> T) -> T {
+    let (done, stop) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while stop.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+                capture.beat();
+            }
+        });
+        capture.beat();
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 fn server() -> SocketAddr {
@@ -132,9 +153,10 @@ fn whole_streams_are_captured(attachment: Attachment) {
     assert_eq!(capture.attached()[0].attachment, attachment);
     for address in SERVER {
         let server = SocketAddr::new(address.parse().unwrap(), PORT);
-        capture.beat();
-        exchange(&pair, server, &request, &response);
-        let (requests, responses, largest) = collect(&mut sources[0]);
+        let (requests, responses, largest) = while_beating(&capture, || {
+            exchange(&pair, server, &request, &response);
+            collect(&mut sources[0])
+        });
         assert!(requests.take() == request, "{address}: requests differ");
         assert!(responses.take() == response, "{address}: responses differ");
         assert!(largest > 1500, "{address}: no super-packet was seen, largest {largest}");
@@ -147,8 +169,14 @@ fn whole_streams_are_captured(attachment: Attachment) {
     }
     assert!(counters.bytes >= 4 * MEBIBYTE as u64);
     assert_eq!(attached(&pair).len(), 2, "one program a hook");
+    assert_eq!(has_clsact(&pair), attachment == Attachment::Clsact);
     pair.on_server(|| capture.detach()).unwrap();
-    assert_eq!(attached(&pair), Vec::<String>::new());
+    assert_eq!((attached(&pair), has_clsact(&pair)), (Vec::new(), false));
+}
+
+/// Whether the device has a `clsact` queueing discipline.
+fn has_clsact(pair: &Pair) -> bool {
+    pair.output(&["tc", "qdisc", "show", "dev", DEVICE]).contains("clsact")
 }
 
 /// The names of the programs of ours that the kernel says are attached to the device, whichever way.
@@ -175,6 +203,25 @@ fn whole_streams_are_captured_through_clsact() {
 }
 
 #[test]
+fn packets_larger_than_the_largest_record_are_split_over_several() {
+    let pair = Pair::new();
+    pair.set_largest_packet(400_000);
+    let (request, response) = (pattern(6), pattern(7));
+    let config = Capture { ring_size: 16 * 1024 * 1024, ..capture() };
+    let (capture, mut sources) =
+        pair.on_server(|| KernelCapture::start(&config, &[pair.device()], true)).unwrap();
+    let server = SocketAddr::new(SERVER[1].parse().unwrap(), PORT);
+    let (requests, responses, largest) = while_beating(&capture, || {
+        exchange(&pair, server, &request, &response);
+        collect(&mut sources[0])
+    });
+    assert!(requests.take() == request, "requests differ");
+    assert!(responses.take() == response, "responses differ");
+    assert_eq!(largest, RECORD_SIZES[RECORD_SIZES.len() - 1], "no packet was that large");
+    drop(capture);
+}
+
+#[test]
 fn dropping_a_capture_detaches_it() {
     let pair = Pair::new();
     for attachment in [Attachment::Tcx, Attachment::Clsact] {
@@ -183,7 +230,7 @@ fn dropping_a_capture_detaches_it() {
             assert_eq!(attached(&pair).len(), 2);
             drop(started);
         });
-        assert_eq!(attached(&pair), Vec::<String>::new());
+        assert_eq!((attached(&pair), has_clsact(&pair)), (Vec::new(), false));
     }
 }
 
@@ -216,14 +263,28 @@ fn leftover_filters_are_swept_and_those_of_others_are_not_touched() {
 }
 
 #[test]
+fn clsact_stays_while_somebody_else_has_a_filter_in_it() {
+    let pair = Pair::new();
+    let (mut capture, _sources) = pair
+        .on_server(|| KernelCapture::start_with(&capture(), &[pair.device()], true, Attachment::Clsact))
+        .unwrap();
+    let other = ["egress", "prio", "1", "protocol", "ip", "u32", "match", "ip", "dport", "1", "0xffff"];
+    pair.output(&[&["tc", "filter", "add", "dev", DEVICE][..], &other, &["flowid", "1:1"]].concat());
+    pair.on_server(|| capture.detach()).unwrap();
+    assert_eq!((attached(&pair), has_clsact(&pair)), (Vec::new(), true));
+}
+
+#[test]
 fn the_host_s_side_of_a_veth_leads_the_other_way() {
     let pair = Pair::new();
     let inverted = device(DEVICE, Toward::Egress);
     let config = Capture { side: Side::Client, ..capture() };
     // Seen from this end, the server is ours and the workload at the far end is the client.
     let (capture, mut sources) = pair.on_server(|| KernelCapture::start(&config, &[inverted], true)).unwrap();
-    exchange(&pair, server(), b"ping", b"pong");
-    let (requests, responses, _) = collect(&mut sources[0]);
+    let (requests, responses, _) = while_beating(&capture, || {
+        exchange(&pair, server(), b"ping", b"pong");
+        collect(&mut sources[0])
+    });
     assert_eq!((requests.take(), responses.take()), (b"ping".to_vec(), b"pong".to_vec()));
     drop(capture);
 }
@@ -236,8 +297,11 @@ fn on_loopback_every_byte_is_seen_once() {
     let (mut capture, mut sources) =
         pair.on_server(|| KernelCapture::start(&config, &[device("lo", Toward::Both)], true)).unwrap();
     let address = SocketAddr::new("127.0.0.1".parse().unwrap(), PORT);
-    exchange_between(|work| pair.on_server(work), |work| pair.on_server(work), address, &request, &response);
-    let (requests, responses, _) = collect(&mut sources[0]);
+    let (requests, responses, _) = while_beating(&capture, || {
+        let inside = |work: Work<'_>| pair.on_server(work);
+        exchange_between(inside, inside, address, &request, &response);
+        collect(&mut sources[0])
+    });
     assert!(requests.take() == request, "requests differ");
     assert!(responses.take() == response, "responses differ");
     let counters = capture.counters().unwrap();
@@ -259,8 +323,7 @@ fn a_consumer_that_sleeps_is_woken_by_the_first_record() {
         });
         // Long enough for the consumer to have gone to sleep, which changes nothing if it has not.
         thread::sleep(Duration::from_millis(30));
-        capture.beat();
-        exchange(&pair, server(), b"ping", b"pong");
+        while_beating(&capture, || exchange(&pair, server(), b"ping", b"pong"));
         let (woken, count, elapsed) = asleep.join().unwrap();
         source = woken;
         assert!(count.unwrap() > 0 && elapsed < HANG, "woken by the timeout after {elapsed:?}");
@@ -279,17 +342,17 @@ fn headers_outside_the_linear_part_are_read() {
         Packet::new("10.77.0.2:40000", "10.77.0.1:8080", &payload),
         Packet::new("[fd77::2]:40000", "[fd77::1]:8080", &payload),
     ] {
-        capture.beat();
-        // Only the Ethernet header is linear: the kernel takes that from the virtual header.
-        pair.send_with_linear_part(&packet.bytes(), 14);
         let mut captured = Vec::new();
-        sources[0]
-            .poll(HANG, &mut |segment| {
-                assert_eq!((segment.source, segment.destination), (packet.source, packet.destination));
-                assert_eq!((segment.seq, segment.ack), (packet.seq, packet.ack));
-                captured.extend_from_slice(segment.payload);
-            })
-            .unwrap();
+        let mut check = |segment: &Segment<'_>| {
+            assert_eq!((segment.source, segment.destination), (packet.source, packet.destination));
+            assert_eq!((segment.seq, segment.ack), (packet.seq, packet.ack));
+            captured.extend_from_slice(segment.payload);
+        };
+        while_beating(&capture, || {
+            // Only the Ethernet header is linear: the kernel takes that from the virtual header.
+            pair.send_with_linear_part(&packet.bytes(), 14);
+            sources[0].poll(HANG, &mut check).unwrap();
+        });
         assert!(captured == payload, "{} bytes of {}", captured.len(), payload.len());
     }
 }

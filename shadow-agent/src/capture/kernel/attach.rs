@@ -2,7 +2,7 @@
 //!
 //! Other programs on a device are never touched; all of ours let the next one decide. A TCX link dies with the process.
 //! A filter does not, so those of an agent that was killed are found by the names of its programs and removed before new
-//! ones are attached.
+//! ones are attached. Two agents can therefore share a device through TCX, and not through `clsact`.
 
 use std::io;
 
@@ -12,11 +12,12 @@ use aya::programs::tc::{
 };
 use aya::programs::{Link as _, LinkOrder, ProgramError};
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use shadow_ebpf::abi::PROGRAMS;
 
-use super::error::{self, KernelError};
-use super::object;
+use super::error::{self, Cause, KernelError};
 use super::run::{Entry, Leads};
+use super::{object, qdisc};
 use crate::capture::interfaces::{Device, Toward};
 
 /// Where our filters stand among others on a device: early, and never where a CNI's first filter stands.
@@ -56,6 +57,8 @@ pub struct Attached {
 struct Links {
     attached: Attached,
     links: Vec<SchedClassifierLink>,
+    /// The device's index, when we added `clsact` to it.
+    clsact: Option<u32>,
 }
 
 /// Everything that is attached.
@@ -81,45 +84,60 @@ impl Attachments {
             }
             Toward::Both => &[(TcAttachType::Egress, Leads::Either)],
         };
-        let mut attachment = self.preferred;
-        if attachment == Attachment::Tcx {
+        if self.preferred == Attachment::Tcx {
             match links(ebpf, device, hooks, Attachment::Tcx) {
                 Ok(links) => {
-                    self.add(device, attachment, links);
+                    self.add(device, Attachment::Tcx, links, None);
                     return Ok(());
                 }
                 Err(error @ (KernelError::Device { .. } | KernelError::Verifier { .. })) => {
                     return Err(error);
                 }
                 Err(error) => {
-                    tracing::debug!(device = device.name, %error, "no TCX; attaching clsact filters");
-                    attachment = Attachment::Clsact;
+                    tracing::debug!(device = device.name, %error, "no TCX; attaching clsact filters")
                 }
             }
         }
-        let links = links(ebpf, device, hooks, attachment)?;
-        self.add(device, attachment, links);
+        let added = add_clsact(&device.name)?;
+        let links = links(ebpf, device, hooks, Attachment::Clsact).inspect_err(|_| {
+            if let Some(ifindex) = added {
+                // What is reported is why attaching failed.
+                let _ = qdisc::remove_if_empty(ifindex);
+            }
+        })?;
+        self.add(device, Attachment::Clsact, links, added);
         Ok(())
     }
 
-    fn add(&mut self, device: &Device, attachment: Attachment, links: Vec<SchedClassifierLink>) {
+    fn add(
+        &mut self,
+        device: &Device,
+        attachment: Attachment,
+        links: Vec<SchedClassifierLink>,
+        clsact: Option<u32>,
+    ) {
         let attached = Attached { device: device.name.clone(), attachment };
-        self.devices.push(Links { attached, links });
+        self.devices.push(Links { attached, links, clsact });
     }
 
     /// Takes everything off, and gives the first error.
     pub(super) fn detach(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
-        for Links { attached, links } in self.devices.drain(..) {
+        let mut note = |device: &str, source: Cause| {
+            // The device, and everything on it, may have gone before us.
+            let gone = matches!(error::number(source.as_ref()), Some(Errno::ENODEV | Errno::ENOENT));
+            if !gone && result.is_ok() {
+                result = Err(error::device(device, "detaching from", source));
+            }
+        };
+        for Links { attached, links, clsact } in self.devices.drain(..) {
             for link in links {
-                match link.detach() {
-                    // The device, and everything on it, went before us.
-                    Err(error) if matches!(error::number(&error), Some(Errno::ENODEV | Errno::ENOENT)) => {}
-                    Err(error) if result.is_ok() => {
-                        result = Err(error::device(&attached.device, "detaching from", error));
-                    }
-                    _ => {}
-                }
+                link.detach().unwrap_or_else(|error| note(&attached.device, error.into()));
+            }
+            if let Some(ifindex) = clsact
+                && let Err(error) = qdisc::remove_if_empty(ifindex)
+            {
+                note(&attached.device, error.into());
             }
         }
         result
@@ -127,6 +145,14 @@ impl Attachments {
 
     pub(super) fn list(&self) -> Vec<Attached> {
         self.devices.iter().map(|device| device.attached.clone()).collect()
+    }
+}
+
+impl Drop for Attachments {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            tracing::warn!(%error, "programs may stay attached");
+        }
     }
 }
 
@@ -139,9 +165,6 @@ fn links(
     let failed = |source: ProgramError| {
         error::device(&device.name, &format!("attaching by {} to", attachment.as_str()), source)
     };
-    if attachment == Attachment::Clsact {
-        add_clsact(&device.name)?;
-    }
     let mut links = Vec::with_capacity(hooks.len());
     for &(hook, leads) in hooks {
         let program = object::program(ebpf, Entry { layer: device.layer, leads }.name())?;
@@ -160,12 +183,14 @@ fn links(
     Ok(links)
 }
 
-fn add_clsact(device: &str) -> Result<(), KernelError> {
+/// Makes sure that a device has `clsact`; gives the device's index when it had none before.
+fn add_clsact(device: &str) -> Result<Option<u32>, KernelError> {
     match tc::qdisc_add_clsact(device) {
-        Err(error) if error::number(&error) != Some(Errno::EEXIST) => {
-            Err(error::device(device, "adding clsact to", error))
-        }
-        _ => Ok(()),
+        Ok(()) => if_nametoindex(device)
+            .map(Some)
+            .map_err(|number| error::device(device, "adding clsact to", io::Error::from(number))),
+        Err(error) if error::number(&error) == Some(Errno::EEXIST) => Ok(None),
+        Err(error) => Err(error::device(device, "adding clsact to", error)),
     }
 }
 

@@ -172,18 +172,19 @@ pub(super) fn load(source: EbpfError) -> KernelError {
 
 /// A program was not accepted.
 pub(super) fn program(name: &str, source: ProgramError) -> KernelError {
-    let tail = match &source {
-        ProgramError::LoadError { verifier_log, .. } => {
-            let log = verifier_log.to_string();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            lines.get(lines.len().saturating_sub(LOG_TAIL)..).unwrap_or_default().join("\n")
-        }
-        _ => String::new(),
-    };
-    if tail.is_empty() {
-        return classify(format!("loading program {name}"), source);
+    let what = format!("loading program {name}");
+    let ProgramError::LoadError { verifier_log, .. } = &source else { return classify(what, source) };
+    let log = verifier_log.to_string();
+    // Without CAP_PERFMON the verifier forbids arithmetic on pointers, in these words.
+    if log.contains("prohibited for !root") {
+        return KernelError::Privilege { what, source: source.into() };
     }
-    KernelError::Verifier { program: name.into(), log: tail, source: source.into() }
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.is_empty() {
+        return classify(what, source);
+    }
+    let log = lines.get(lines.len().saturating_sub(LOG_TAIL)..).unwrap_or_default().join("\n");
+    KernelError::Verifier { program: name.into(), log, source: source.into() }
 }
 
 /// An operation on a device failed.
@@ -232,6 +233,9 @@ fn own_number(error: &(dyn Error + 'static)) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use KernelError::Verifier;
+    use aya_obj::VerifierLog;
+
     use super::*;
 
     fn refused(number: Errno) -> ProgramError {
@@ -256,6 +260,16 @@ mod tests {
             device("veth9", "attaching to", refused(Errno::EPERM)),
             "the kernel does not permit attaching to veth9",
         );
+        let rejected = |log: &str| ProgramError::LoadError {
+            io_error: io::Error::from_raw_os_error(Errno::EACCES as i32),
+            verifier_log: VerifierLog::new(log.into()),
+        };
+        let log = "1: (0f) r3 += r1\nR1 has pointer with unsupported alu operation, pointer arithmetic with it \
+                   prohibited for !root\n";
+        check(program("p", rejected(log)), "the kernel does not permit loading program p");
+        let long: String = (0..100).map(|line| format!("line {line}\n\n")).collect();
+        let Verifier { log, .. } = program("p", rejected(&long)) else { panic!("not the verifier") };
+        assert!(log.starts_with("line 88\nline 89") && log.ends_with("line 99"), "{log}");
         let unknown = MapError::CreateError {
             name: "RINGS".into(),
             io_error: io::Error::from_raw_os_error(Errno::EINVAL as i32),

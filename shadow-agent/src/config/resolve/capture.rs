@@ -2,6 +2,7 @@
 
 use globset::Glob;
 use ipnet::IpNet;
+use shadow_ebpf::abi;
 
 use super::super::file;
 use super::super::{Capture, ConfigError, Networks, Polarity, Problem, Side, units};
@@ -12,8 +13,8 @@ const MAX_INTERFACE_NAME: usize = 15;
 const MAX_INTERFACES: usize = 64;
 const MAX_PORT_RANGES: usize = 256;
 /// Entries of each list of networks; four lists fill the kernel's map.
-const MAX_NETWORKS: usize = 256;
-const MAX_SHARDS: u64 = 32;
+const MAX_NETWORKS: usize = abi::MAX_NETWORKS as usize / 4;
+const MAX_SHARDS: u64 = abi::MAX_SHARDS as u64;
 const RING_SIZE: std::ops::RangeInclusive<u64> = 256 << 10..=1 << 30;
 
 pub(super) fn capture(raw: &file::Capture) -> Result<Capture, ConfigError> {

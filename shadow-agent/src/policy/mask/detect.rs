@@ -13,9 +13,9 @@ const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
 /// Characters of an IBAN without spaces (ISO 13616).
 const IBAN_LENGTH: std::ops::RangeInclusive<usize> = 15..=34;
 
+/// Declares a constant pattern; the tests of this module compile each of them.
 macro_rules! pattern {
     ($name:ident, $pattern:expr) => {
-        #[expect(clippy::expect_used, reason = "a constant pattern; the tests of this module compile it")]
         static $name: LazyLock<Regex> = LazyLock::new(|| Regex::new($pattern).expect("the pattern is valid"));
     };
 }
@@ -32,7 +32,7 @@ pattern!(
 );
 pattern!(
     EMAIL,
-    r"(?i)[\p{L}\p{N}!#$&'*+/=?^_`{|}~.%-]*[\p{L}\p{N}_+-](?:@|%40|\\u0040)(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]*[\p{L}\p{N}])?\.)+\p{L}{2,}"
+    r"(?i)[\p{L}\p{N}!#$'*+^_`~.%-]*[\p{L}\p{N}_+-](?:@|%40|\\u0040)(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]*[\p{L}\p{N}])?\.)+\p{L}{2,}"
 );
 pattern!(DIGITS, r"[0-9](?:[ -]?[0-9]){12,}");
 pattern!(IBAN, r"(?i)\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,40}");
@@ -189,7 +189,7 @@ mod tests {
         let cases = [
             ("nothing here", "nothing here"),
             ("to bob@example.com!", "to [masked: email]!"),
-            ("to=bob%40example.co.uk&x", "[masked: email]&x"),
+            ("to=bob%40example.co.uk&x", "to=[masked: email]&x"),
             ("<jürgen.o'neill+x@müller.de>", "<[masked: email]>"),
             ("bob@localhost and @type and a@b", "bob@localhost and @type and a@b"),
             ("4111111111111111", "[masked: card]"),

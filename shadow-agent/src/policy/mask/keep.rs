@@ -131,8 +131,14 @@ impl Masker {
         };
         match value {
             Some(value) => self.finish(&rendered(value)),
-            None => Kept(detect::placeholder("field")),
+            None => self.keep_masked(),
         }
+    }
+
+    /// What stands for the value of a masked field.
+    #[must_use]
+    pub fn keep_masked(&self) -> Kept<String> {
+        Kept(detect::placeholder("field"))
     }
 
     /// A text, such as a line of a body. With field rules, text is shown only as far as it is JSON that they can be

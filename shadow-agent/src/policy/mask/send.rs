@@ -43,11 +43,12 @@ impl Masker {
         let request = &exchange.request;
         let mut headers = request.headers.clone();
         let mut trailers = request.trailers.clone();
-        let mut target = request.target.slice_ref(request.origin_form());
-        if target.first() == Some(&b'?') {
+        let mut target = match request.origin_form() {
+            origin if origin.len() == request.target.len() => request.target.clone(),
             // An absolute-form target with a query and no path (RFC 9112, section 3.2.1).
-            target = [b"/", target.as_ref()].concat().into();
-        }
+            origin if origin.first() == Some(&b'?') => [b"/", origin].concat().into(),
+            origin => Bytes::copy_from_slice(origin),
+        };
         let mut altered = false;
         match self.credentials {
             Credentials::Forward => {}

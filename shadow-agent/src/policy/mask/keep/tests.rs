@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{Credentials, Mask, MaskRules};
-use crate::policy::fixture::request;
+use crate::policy::fixture::{documents, request};
 
 fn masker(fields: &[&str]) -> Masker {
     let fields = fields.iter().map(|path| (*path).to_owned()).collect();
@@ -115,34 +115,6 @@ fn values_are_cut_on_a_character_and_only_after_the_detectors() {
     }
     let big = json!({ "a": "x".repeat(1 << 20) });
     assert_eq!(masker.keep_json(&masker.document(&big), &[]).get().len(), MAX_KEPT);
-}
-
-/// Documents with the word SECRET in every `email`, some of them as strings of JSON.
-fn documents() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<i64>().prop_map(|number| json!(number)),
-        "[a-z \"{}\\[\\]:]{0,12}".prop_map(|text| json!(text)),
-        "[a-z]{0,4}".prop_map(|text| json!({ "email": format!("SECRET{text}") })),
-    ];
-    leaf.prop_recursive(5, 40, 4, |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            proptest::collection::btree_map("[a-c]|email", inner.clone(), 0..4).prop_map(|members| {
-                let secret = |(key, value): (String, Value)| match key.as_str() {
-                    "email" => (key, json!([value, "SECRET"])),
-                    _ => (key, value),
-                };
-                Value::Object(members.into_iter().map(secret).collect())
-            }),
-            inner.clone().prop_map(|value| json!(value.to_string())),
-            inner.clone().prop_map(|value| json!(format!("log: {value}"))),
-            inner.prop_map(|value| {
-                let text = value.to_string();
-                json!(text.get(..text.len() - 1))
-            }),
-        ]
-    })
 }
 
 fn every_path<'a>(value: &'a Value, path: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&[Step<'a>])) {

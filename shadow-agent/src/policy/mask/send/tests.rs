@@ -1,6 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::{Mask, MaskRules};
-use crate::policy::fixture::exchange;
+use crate::policy::fixture::{documents, exchange};
 
 fn rules(headers: &[&str], fields: &[&str], query: &[&str]) -> MaskRules {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -39,6 +41,7 @@ fn without_rules_a_request_is_sent_as_it_is() {
         check(&masker, request, "200", Ok((request, false)));
     }
     check(&masker, "GET http://u:p@h/a?x\nHost: h", "200", Ok(("GET /a?x\nHost: h", false)));
+    check(&masker, "GET http://h", "200", Ok(("GET /", false)));
     check(&masker, "GET http://h?x", "200", Ok(("GET /?x", false)));
 }
 
@@ -93,6 +96,18 @@ fn an_encoded_body_is_masked_and_sent_plain() {
 }
 
 #[test]
+fn a_body_larger_than_the_limit_cannot_be_masked() {
+    let masker = masker(rules(&[], &["$.email"], &[]), Credentials::Skip);
+    let mut exchange = exchange("PUT /a", "200");
+    for (length, expected) in [(MAX_UNMASKED, Ok(false)), (MAX_UNMASKED + 1, Err(SkipReason::Unmaskable))] {
+        let mut body = vec![b' '; length];
+        body[..2].copy_from_slice(b"{}");
+        exchange.request.body = body.into();
+        assert_eq!(masker.sendable(&exchange).map(|sendable| sendable.altered()), expected);
+    }
+}
+
+#[test]
 fn preconditions_that_held_are_removed() {
     let conditional =
         "GET /a\nIf-None-Match: x\nif-modified-since: x\nIf-Match: x\nIf-Unmodified-Since: x\nA: b";
@@ -105,4 +120,19 @@ fn preconditions_that_held_are_removed() {
     check(&masker, range, "206", Ok((range, false)));
     check(&masker, if_range, "206", Ok((range, false)));
     check(&masker, if_range, "200", Ok(("GET /a", false)));
+}
+
+proptest! {
+    #[test]
+    fn a_masked_value_is_never_sent(document in documents()) {
+        let masker = masker(rules(&[], &["$..email"], &[]), Credentials::Skip);
+        let text = document.to_string();
+        match sent(&masker, &format!("PUT /a\n\n{text}"), "200") {
+            Ok((sent, altered)) => {
+                prop_assert!(!sent.contains("SECRET"), "{}", sent);
+                prop_assert_eq!(altered, text.contains("SECRET"));
+            }
+            Err(reason) => prop_assert_eq!(reason, SkipReason::Unmaskable),
+        }
+    }
 }

@@ -1,0 +1,272 @@
+//! What is refused, and in which words.
+
+use super::*;
+
+#[test]
+fn what_is_required_is_asked_for() {
+    let nothing = load(None, std::iter::empty(), &RunArgs::default()).unwrap_err().to_string();
+    assert_eq!(
+        nothing,
+        "capture.interfaces: required, and nothing was given; name at least one interface or glob here or with --interface"
+    );
+    check_refused(&[
+        (
+            "",
+            "F: capture.interfaces: required, and nothing was given; name at least one interface or glob here or with --interface",
+        ),
+        (
+            "capture: { interfaces: [eth0], ports: [] }",
+            "F: capture.ports: required, and nothing was given; name the server's port here or with --port",
+        ),
+        (
+            "capture: { interfaces: [eth0], ports: [80] }",
+            "F: replay.targets: required, and nothing was given; give the URL of the new version here or with --shadow",
+        ),
+        (
+            &LEAST.replace("name: candidate,", ""),
+            "F: replay.targets[0].name: required, and nothing was given; give the target a name for reports, such as candidate",
+        ),
+    ]);
+}
+
+#[test]
+fn unknown_and_unsupported_keys_are_refused_by_name_and_line() {
+    let possible = "possible here: enabled, capture, limits, select, mask, replay, compare, verdict, admin, metrics, store";
+    let cases = [
+        ("enable: true".to_owned(), "line 3 of F: unknown key `enable`; did you mean `enabled`?".to_owned()),
+        ("zzz: true".to_owned(), format!("line 3 of F: unknown key `zzz`; {possible}")),
+        (
+            "limits:\n  flows: 10\n  flow-buffer: 1MiB".to_owned(),
+            "line 5 of F: unknown key `flow-buffer`; did you mean `flow_buffer`?".to_owned(),
+        ),
+        (
+            "enabled: true\nenabled: false".to_owned(),
+            "line 4 of F: the key `enabled` is there twice; leave one of them out".to_owned(),
+        ),
+    ];
+    for (line, message) in cases {
+        check_refused(&[(&third(&line), &message)]);
+    }
+    for (line, key) in [
+        ("metrics: { listen: \"0.0.0.0:1\" }", "metrics"),
+        ("store: { path: /var }", "store"),
+        ("limits: { cpu: 50% }", "limits.cpu"),
+        ("compare: { tolerance: [{ path: \"$.a\", absolute: 1 }] }", "compare.tolerance"),
+        ("compare: { unordered: [] }", "compare.unordered"),
+        ("compare: { endpoints: [{ path: /a, critical: true }] }", "compare.endpoints[0].critical"),
+        ("compare: { endpoints: [{ path: /a, owner: me }] }", "compare.endpoints[0].owner"),
+        ("verdict: { on_insufficient: hold }", "verdict.on_insufficient"),
+    ] {
+        let message = format!("line 3 of F: {key}: not supported by this version yet; leave it out");
+        check_refused(&[(&third(line), &message)]);
+    }
+    check_refused(&[
+        (
+            &LEAST.replace("ports:", "budget: 1MiB/s, ports:"),
+            "line 1 of F: capture.budget: not supported by this version yet; leave it out",
+        ),
+        (
+            &LEAST.replace("replay: {", "replay: { credentials: replace, "),
+            "line 2 of F: replay.credentials: `replace` is not supported by this version yet; write skip, forward or strip",
+        ),
+    ]);
+}
+
+#[test]
+fn impossible_values_are_refused_with_key_line_value_and_remedy() {
+    let out_of = |key: &str, value: &str, least: &str, most: &str| {
+        format!("line 3 of F: {key}: `{value}` is out of bounds; write a value from {least} to {most}")
+    };
+    for (line, message) in [
+        ("enabled: yes", "line 3 of F: enabled: `yes` is neither true nor false; write one of the two".to_owned()),
+        ("limits: { flows: 0 }", out_of("limits.flows", "0", "1", "4194304")),
+        ("limits: { flows: 4194305 }", out_of("limits.flows", "4194305", "1", "4194304")),
+        ("limits: { flow_buffer: 1KiB }", out_of("limits.flow_buffer", "1KiB", "4KiB", "1GiB")),
+        ("limits: { body: 0B }", out_of("limits.body", "0B", "1B", "1GiB")),
+        ("limits: { total_buffer: 65GiB }", out_of("limits.total_buffer", "65GiB", "1MiB", "64GiB")),
+        ("limits: { exchange_timeout: 99ms }", out_of("limits.exchange_timeout", "99ms", "100ms", "3600s")),
+        (
+            "limits: { exchange_timeout: 60 }",
+            "line 3 of F: limits.exchange_timeout: `60` is not a duration; write a number with its unit, such as 250ms, 30s, 10m or 1h".to_owned(),
+        ),
+        (
+            "limits: { total_buffer: 2MiB }",
+            "line 3 of F: limits.total_buffer: `2MiB` is less than limits.body (4MiB); raise it or lower the other".to_owned(),
+        ),
+        ("select: { methods: [get] }", "line 3 of F: select.methods[0]: `get` is not an HTTP method that can be replayed; write one in capitals, such as GET or POST".to_owned()),
+        ("select: { methods: [GET, CONNECT] }", "line 3 of F: select.methods[1]: `CONNECT` is not an HTTP method that can be replayed; write one in capitals, such as GET or POST".to_owned()),
+        ("select: { rules: [{ path: \"/a/[\", skip: true }] }", "line 3 of F: select.rules[0].path: `/a/[` is not a glob (unclosed character class; missing ']'); `*` stands for anything within a segment".to_owned()),
+        ("select: { rules: [{ path: \"a/*\", skip: true }] }", "line 3 of F: select.rules[0].path: `a/*` matches no path, because paths begin with a slash; write /a/*".to_owned()),
+        ("select: { rules: [{ path: /a }] }", "line 3 of F: select.rules[0]: the rule for `/a` needs either `sample` or `skip: true`; write one of the two".to_owned()),
+        ("select: { rules: [{ path: /a, skip: true, sample: 1% }] }", "line 3 of F: select.rules[0]: the rule for `/a` needs either `sample` or `skip: true`; write one of the two".to_owned()),
+        ("mask: { keep: { headers: [\"a b\"] } }", "line 3 of F: mask.keep.headers[0]: `a b` is not a header name; write letters, digits and dashes, such as x-api-key".to_owned()),
+        ("compare: { endpoints: [{ path: \"/a/{id\" }] }", "line 3 of F: compare.endpoints[0].path: `/a/{id` is not an endpoint pattern; write a path in which whole segments may be {names}, such as /users/{id}".to_owned()),
+        ("compare: { max_endpoints: 10001 }", out_of("compare.max_endpoints", "10001", "1", "10000")),
+        ("verdict: { confidence: 100% }", out_of("verdict.confidence", "100%", "50%", "99.99%")),
+        ("verdict: { limits: { error_ratio: 0 } }", out_of("verdict.limits.error_ratio", "0", "0.01", "1000")),
+        ("admin: { listen: localhost }", "line 3 of F: admin.listen: `localhost` is not an address to listen on; write an IP address and a port such as 127.0.0.1:9465, or off".to_owned()),
+        ("admin: { listen: \"0.0.0.0:9465\" }", "line 3 of F: admin.listen: `0.0.0.0:9465` is not a loopback address, and no token protects it; set admin.token_file to a file with a token, or listen on 127.0.0.1".to_owned()),
+        ("admin: { token_file: /nonexistent/token }", "line 3 of F: admin.token_file: `/nonexistent/token` cannot be read (No such file or directory (os error 2)); put the token into that file, readable by this user".to_owned()),
+        ("admin: { token_file: /dev/null }", "line 3 of F: admin.token_file: `/dev/null` holds no token; write one line of 16 to 4096 visible characters into it".to_owned()),
+    ] {
+        check_refused(&[(&third(line), &message)]);
+    }
+    let refused = load_from(&third("mask: { send: { fields: [\"$..[\"] } }"), &[], "").unwrap_err();
+    assert!(
+        refused.starts_with("line 3 of F: mask.send.fields[0]: `$..[` is not a JSON path of RFC 9535 ("),
+        "{refused}"
+    );
+}
+
+#[test]
+fn impossible_captures_are_refused() {
+    for (what, message) in [
+        ("side: left", "capture.side: `left` is not possible; write server, client or both"),
+        ("polarity: up", "capture.polarity: `up` is not possible; write auto, ingress or egress"),
+        (
+            "cidrs: { client: { exclude: [10.0.0.0/33] } }",
+            "capture.cidrs.client.exclude[0]: `10.0.0.0/33` is not a network; write an address with its prefix length, such as 10.0.0.0/8 or fd00::/8",
+        ),
+        (
+            "mark: 0x100000000",
+            "capture.mark: `0x100000000` is out of bounds; write a value from 0 to 4294967295",
+        ),
+        (
+            "rings: { size: 255KiB }",
+            "capture.rings.size: `255KiB` is out of bounds; write a value from 256KiB to 1GiB",
+        ),
+        (
+            "rings: { size: 1025MiB }",
+            "capture.rings.size: `1025MiB` is out of bounds; write a value from 256KiB to 1GiB",
+        ),
+        ("rings: { shards: 33 }", "capture.rings.shards: `33` is out of bounds; write a value from 1 to 32"),
+        ("rings: { shards: some }", "capture.rings.shards: `some` is not possible; write auto or a number"),
+        (
+            "rings: { size: 1MiB, shards: 5 }",
+            "capture.rings: `1MiB` over 5 shards is less than 256KiB for each; raise the size or lower the number of shards",
+        ),
+    ] {
+        let file = LEAST.replace("ports: [8080]", &format!("ports: [8080], {what}"));
+        check_refused(&[(&file, &format!("line 1 of F: {message}"))]);
+    }
+    for (interface, problem) in [
+        (
+            "\"a b\"",
+            "`a b` cannot be the name of an interface; write a name such as eth0 or a glob such as \"veth*\"",
+        ),
+        (
+            "abcdefghijklmnop",
+            "`abcdefghijklmnop` cannot be the name of an interface; write a name such as eth0 or a glob such as \"veth*\"",
+        ),
+        ("\"\"", "the value is empty; give one or leave the key out"),
+    ] {
+        let file = LEAST.replace("eth0", interface);
+        check_refused(&[(&file, &format!("line 1 of F: capture.interfaces[0]: {problem}"))]);
+    }
+    ok(&LEAST.replace("eth0", "abcdefghijklmno"));
+    ok(&LEAST.replace("ports: [8080]", "ports: [8080], rings: { size: 1MiB, shards: 4 }"));
+}
+
+#[test]
+fn impossible_targets_are_refused() {
+    for (url, problem) in [
+        ("10.0.0.9:8080", "`10.0.0.9:8080` is not a URL with a host; write one such as http://10.0.0.9:8080"),
+        ("http://", "`http://` is not a URL with a host; write one such as http://10.0.0.9:8080"),
+        ("http://:80", "`http://:80` is not a URL with a host; write one such as http://10.0.0.9:8080"),
+        ("http://a:0", "`http://a:0` is not a URL with a host; write one such as http://10.0.0.9:8080"),
+        (
+            "http://a:99999",
+            "`http://a:99999` is not a URL with a host; write one such as http://10.0.0.9:8080",
+        ),
+        (
+            "https://a",
+            "`https://a` wants TLS, which this version cannot speak to a target; write an http:// URL",
+        ),
+        (
+            "http://a/?x=1",
+            "`http://a/?x=1` has a query, and requests bring their own; write the URL without it",
+        ),
+        (
+            "http://me:secret@a",
+            "the URL holds a user name or password; leave it out and set an authorization header under headers.set",
+        ),
+    ] {
+        let file = LEAST.replace("http://10.0.0.9:8080", url);
+        check_refused(&[(&file, &format!("line 2 of F: replay.targets[0].url: {problem}"))]);
+    }
+    let with = |extra: &str| LEAST.replace("\" }] }", &format!("\"{extra} }}] }}"));
+    check_refused(&[
+        (
+            &LEAST.replace("candidate", "Candidate"),
+            "line 2 of F: replay.targets[0].name: `Candidate` cannot be the name of a target; write up to 63 lower-case letters, digits, dashes and underscores",
+        ),
+        (
+            &with(", rate: 0/s"),
+            "line 2 of F: replay.targets[0].rate: `0/s` is not a rate; write requests per second such as 500/s, or unlimited",
+        ),
+        (
+            &with(", timeout: 601s"),
+            "line 2 of F: replay.targets[0].timeout: `601s` is out of bounds; write a value from 1ms to 600s",
+        ),
+        (
+            &with(", headers: { set: { content-length: 5 } }"),
+            "line 2 of F: replay.targets[0].headers.set.content-length: `content-length` is written by the agent itself and cannot be configured; leave it out",
+        ),
+        (
+            &with(", headers: { set: { a: \"b\\r\\nc\" } }"),
+            "line 2 of F: replay.targets[0].headers.set.a: the value has characters that a header cannot carry; write visible ASCII on one line",
+        ),
+        (
+            &with("}, { name: candidate, url: \"http://b\""),
+            "line 2 of F: replay.targets[1].name: `candidate` is the name of another target too; give each its own",
+        ),
+        (
+            &third("").replace("}] }", "}], baseline: { name: baseline, url: \"http://10.0.0.9:8080/\" } }"),
+            "line 2 of F: replay.baseline.url: `http://10.0.0.9:8080/` is the URL of the baseline and of `candidate`, so that no difference could ever be seen; give the baseline production's own version",
+        ),
+    ]);
+}
+
+#[test]
+fn lists_are_bounded() {
+    let ports = |count: usize| {
+        let list: Vec<_> = (1..=count).map(|port| port.to_string()).collect();
+        LEAST.replace("[8080]", &format!("[{}]", list.join(", ")))
+    };
+    ok(&ports(256));
+    check_refused(&[(
+        &ports(257),
+        "line 1 of F: capture.ports: 257 entries are more than the 256 possible; leave some out",
+    )]);
+}
+
+#[test]
+fn files_that_are_no_configuration_are_refused() {
+    let missing = load(Some(Path::new("/nonexistent.yaml")), std::iter::empty(), &RunArgs::default());
+    assert_eq!(
+        missing.unwrap_err().to_string(),
+        "/nonexistent.yaml: the configuration file cannot be read (No such file or directory (os error 2)); \
+         give a readable file with --config"
+    );
+    let padded = |length: u64| format!("{LEAST}#{}", "x".repeat(length as usize - LEAST.len() - 1));
+    ok(&padded(MAX_FILE));
+    check_refused(&[(
+        &padded(MAX_FILE + 1),
+        "F: the configuration file is larger than 1048576 bytes; is it the right file?",
+    )]);
+    for (file, message) in [
+        ("capture: 5", "keys with values are expected here, such as `key: value`"),
+        ("- 1", "keys with values are expected here, such as `key: value`"),
+        ("capture: { ports: 8080 }", "a list is expected here, such as `[a, b]`"),
+        ("enabled: [true]", "a single value is expected here, not a list and not keys"),
+        ("select: { rules: [/a] }", "keys with values are expected here, such as `key: value`"),
+    ] {
+        check_refused(&[(file, &format!("line 1 of F: {message}"))]);
+    }
+    check_refused(&[("---\n{}\n---\n{}\n", "line 4 of F: a second document begins here; leave `---` out")]);
+    for file in ["capture: [", "capture:\n\tports: [1]", "a: *b", "\u{0}"] {
+        let refused = load_from(file, &[], "").unwrap_err();
+        assert!(refused.starts_with("line "), "{file}: {refused}");
+        assert_eq!(refused.lines().count(), 1, "{file}: {refused}");
+    }
+}
