@@ -169,6 +169,10 @@ pub struct RunArgs {
     #[arg(long, env = "SHADOW_AGENT_GATE", hide_env_values = true)]
     pub gate: bool,
 
+    /// A directory in which `ctl disable` outlives a restart, until someone enables
+    #[arg(long, value_name = "DIR", env = "SHADOW_AGENT_STATE", hide_env_values = true)]
+    pub state: Option<PathBuf>,
+
     /// What this run is called in reports: a version, a commit
     #[arg(long, value_name = "TEXT", env = "SHADOW_AGENT_LABEL", hide_env_values = true)]
     pub label: Option<String>,

@@ -1,5 +1,6 @@
 //! The resources: what each path answers. Every refusal is JSON with an `error` and a `remedy`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +39,16 @@ pub struct Switched {
     pub changed: bool,
     /// Whether it outlives a restart.
     pub persistent: bool,
+}
+
+impl fmt::Display for Switched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.enabled { "enabled" } else { "disabled" };
+        let before = if self.changed { "" } else { " already" };
+        let lasting =
+            if self.persistent { "" } else { "; a restart forgets it (run with --state DIR to keep it)" };
+        write!(f, "capture is{before} {state}{lasting}")
+    }
 }
 
 /// A refusal: what is wrong, and what to do about it.

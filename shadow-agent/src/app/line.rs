@@ -10,10 +10,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::backlog::{Admitted, Receiver};
 use crate::compare::endpoint::Endpoints;
-use crate::compare::{Comparer, Inputs, Judgement};
+use crate::compare::{BaselineInputs, Comparer, Inputs, Judgement};
 use crate::control::Control;
-use crate::exchange::{Exchange, FailReason, Response, Role, SkipReason};
-use crate::ledger::{Ledger, TargetOutcome};
+use crate::exchange::{Exchange, FailReason, Response, Role, SkipReason, UncomparableReason};
+use crate::ledger::{Comparison, Ledger, TargetOutcome};
 use crate::policy::mask::{Masker, Sendable};
 use crate::policy::select::Selector;
 use crate::replay::{Outcome, Replayer};
@@ -22,6 +22,12 @@ use crate::report::{Observation, Report, TargetObservation};
 /// Exchanges whose bodies are larger than this together are compared on the blocking pool, so that the runtime's
 /// threads stay free to measure answers.
 const COMPARE_INLINE: usize = 128 * 1024;
+
+/// A difference that may be noise, because the baseline that would tell did not answer.
+const NO_BASELINE: Judgement = Judgement {
+    comparison: Comparison::Uncomparable(UncomparableReason::NoBaseline),
+    differences: Vec::new(),
+};
 
 /// The stages behind the backlog.
 pub(super) struct Line {
@@ -52,6 +58,10 @@ impl Line {
         }
     }
 
+    fn has_baseline(&self) -> bool {
+        self.replayer.targets().last().is_some_and(|target| target.role == Role::Baseline)
+    }
+
     fn decide(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
         if !self.control.enabled() {
             return Err(SkipReason::Disabled);
@@ -63,6 +73,7 @@ impl Line {
     async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
         let sendable = Arc::new(sendable);
         let outcomes = self.replayer.replay(Arc::clone(&sendable)).await;
+        let large = body_bytes(&outcomes) > COMPARE_INLINE;
         let judge = {
             let line = Arc::clone(&self);
             move || {
@@ -70,7 +81,6 @@ impl Line {
                 (admitted, observation)
             }
         };
-        let large = body_bytes(&outcomes) > COMPARE_INLINE;
         let (admitted, observation) = match large {
             false => judge(),
             // A panic in the comparison is already reported by the pool; the guard closes the books.
@@ -95,27 +105,33 @@ impl Line {
             })
         };
         let baseline = answer(Role::Baseline);
-        let inputs = |candidate| Inputs {
-            request: &exchange.request,
-            request_altered: altered,
-            production: &exchange.response,
-            candidate,
-            baseline,
+        let (request, production) = (&exchange.request, &exchange.response);
+        let judged = |role: Role, response: &Response| match role {
+            Role::Candidate => {
+                let (candidate, request_altered) = (response, altered);
+                let inputs = Inputs { request, request_altered, production, candidate, baseline };
+                let judgement = self.comparer.judge(&inputs);
+                let noise_unknown = self.has_baseline() && baseline.is_none();
+                match judgement.comparison {
+                    Comparison::Mismatch if noise_unknown => NO_BASELINE,
+                    _ => judgement,
+                }
+            }
+            Role::Baseline => self.comparer.judge_baseline(&BaselineInputs {
+                request,
+                request_altered: altered,
+                production,
+                baseline: response,
+                candidate: answer(Role::Candidate),
+            }),
         };
-        let judged = targets.iter().zip(outcomes).enumerate().map(|(index, (target, outcome))| match outcome {
+        let ends = targets.iter().zip(outcomes).zip(&self.timeouts);
+        let ends = ends.map(|((target, outcome), &timeout)| match outcome {
             Outcome::Answered(answered) => {
-                let response: &Response = &answered.response;
-                let Judgement { comparison, differences } = match target.role {
-                    Role::Candidate => self.comparer.judge(&inputs(response)),
-                    Role::Baseline => {
-                        let comparison =
-                            self.comparer.judge_baseline(&inputs(response), answer(Role::Candidate));
-                        Judgement { comparison, differences: Vec::new() }
-                    }
-                };
+                let Judgement { comparison, differences } = judged(target.role, &answered.response);
                 TargetObservation {
                     outcome: TargetOutcome::Answered(comparison),
-                    status: Some(response.status),
+                    status: Some(answered.response.status),
                     first_byte: Some(answered.first_byte),
                     differences,
                 }
@@ -123,7 +139,7 @@ impl Line {
             Outcome::Failed(reason) => TargetObservation {
                 outcome: TargetOutcome::Failed(*reason),
                 status: None,
-                first_byte: self.timeouts.get(index).copied().filter(|_| *reason == FailReason::Timeout),
+                first_byte: (*reason == FailReason::Timeout).then_some(timeout),
                 differences: Vec::new(),
             },
             Outcome::Dropped(reason) => TargetObservation {
@@ -141,7 +157,7 @@ impl Line {
             target: self.masker.keep_target(&exchange.request),
             production_status: exchange.response.status,
             production_first_byte: exchange.times.response_started.since(exchange.times.request_done),
-            targets: judged.collect(),
+            targets: ends.collect(),
         }
     }
 }

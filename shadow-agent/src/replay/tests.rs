@@ -50,7 +50,12 @@ pub(super) fn sendable(method: &str, target: &str, headers: &[(&str, &str)], bod
         response,
         times: Times { started: Timestamp(1_700_000_000_000_000_000), ..Times::default() },
     };
-    Arc::new(Masker::default().sendable(&exchange).unwrap())
+    Arc::new(
+        Masker::new(&config::Mask::default(), config::Credentials::Forward)
+            .unwrap()
+            .sendable(&exchange)
+            .unwrap(),
+    )
 }
 
 fn get() -> Arc<Sendable> {

@@ -1,0 +1,162 @@
+//! What each subcommand does, and the exit code that each error becomes.
+//!
+//! Holds no logic of a stage: it loads the configuration, calls one module, and shows what that gave.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::admin::client::Client;
+use crate::admin::{AdminError, SwitchFile};
+use crate::app::{self, Options};
+use crate::capture::interfaces::{self, InterfaceError};
+use crate::capture::kernel::KernelError;
+use crate::cli::{Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, Exit, RunArgs};
+use crate::compare::CompareError;
+use crate::config::check::{LoopError, check_loop};
+use crate::config::{self, ConfigError};
+use crate::doctor;
+use crate::policy::PolicyError;
+use crate::privileges::{self, PrivilegeError};
+use crate::replay::ReplayError;
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// One sentence that names the value, where it came from and the remedy; [`exit_of`] gives its exit code.
+pub fn execute(command: &Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(arguments) => run(arguments),
+        Command::Ctl(arguments) => ctl(arguments),
+        Command::Doctor(arguments) => doctor(arguments),
+        Command::Config(arguments) => match &arguments.command {
+            ConfigCommand::Check { file } => check(file),
+            ConfigCommand::Show(arguments) => show(arguments),
+        },
+    }
+}
+
+fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
+    let config = config::load(arguments.config.as_deref(), env::vars(), arguments)?;
+    privileges::check()?;
+    check_loop(&config, &interfaces::own_addresses()?)?;
+    let options = Options {
+        duration: arguments.duration,
+        report: arguments.report.clone(),
+        gate: arguments.gate,
+        label: arguments.label.clone(),
+        switch: arguments.state.as_deref().map(SwitchFile::in_directory),
+    };
+    app::run(&config, &options)
+}
+
+fn ctl(arguments: &CtlArgs) -> anyhow::Result<Exit> {
+    let token = match &arguments.token_file {
+        Some(path) => Some(
+            fs::read_to_string(path)
+                .map_err(|source| UsageError::TokenFile { path: path.clone(), source })?,
+        ),
+        None => None,
+    };
+    let base = format!("http://{}", arguments.admin.trim_start_matches("http://"));
+    let base = base.parse().map_err(|_| UsageError::Admin(arguments.admin.clone()))?;
+    let client = Client::new(base, token.as_deref().map(str::trim))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let said = match arguments.command {
+        CtlCommand::Status => runtime.block_on(client.status())?.to_string(),
+        CtlCommand::Enable => runtime.block_on(client.set_enabled(true))?.to_string(),
+        CtlCommand::Disable => runtime.block_on(client.set_enabled(false))?.to_string(),
+    };
+    print(&said)?;
+    Ok(Exit::Success)
+}
+
+fn doctor(arguments: &DoctorArgs) -> anyhow::Result<Exit> {
+    let config = match &arguments.config {
+        Some(path) => Some(config::load(Some(path), env::vars(), &RunArgs::default())?),
+        None => None,
+    };
+    let report = doctor::run(config.as_ref());
+    print(&report.to_string())?;
+    Ok(report.exit())
+}
+
+fn check(file: &Path) -> anyhow::Result<Exit> {
+    config::load(Some(file), std::iter::empty(), &RunArgs::default())?;
+    print(&format!("{}: no mistakes found", file.display()))?;
+    Ok(Exit::Success)
+}
+
+fn show(arguments: &RunArgs) -> anyhow::Result<Exit> {
+    let config = config::load(arguments.config.as_deref(), env::vars(), arguments)?;
+    print(&config::show::yaml(&config)?)?;
+    Ok(Exit::Success)
+}
+
+/// The exit code that an error of [`execute`] becomes.
+#[must_use]
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<KernelError>() {
+            return match error {
+                KernelError::EmptyObject
+                | KernelError::Privilege { .. }
+                | KernelError::Unsupported { .. }
+                | KernelError::Verifier { .. } => Exit::Unsupported,
+                KernelError::Networks { .. } | KernelError::Shards { .. } | KernelError::RingSize { .. } => {
+                    Exit::Usage
+                }
+                _ => Exit::Failure,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<AdminError>() {
+            return match error {
+                AdminError::TokenRequired { .. }
+                | AdminError::TokenFile { .. }
+                | AdminError::Token { .. } => Exit::Usage,
+                _ => Exit::Failure,
+            };
+        }
+        if cause.is::<PrivilegeError>() {
+            return Exit::Unsupported;
+        }
+        let usage = cause.is::<ConfigError>()
+            || cause.is::<LoopError>()
+            || cause.is::<InterfaceError>()
+            || cause.is::<PolicyError>()
+            || cause.is::<CompareError>()
+            || cause.is::<ReplayError>()
+            || cause.is::<UsageError>();
+        if usage {
+            return Exit::Usage;
+        }
+    }
+    Exit::Failure
+}
+
+/// A value on the command line that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// `--report` names a place that no file can be written to.
+    #[error("--report {} cannot be written; name a file in a folder that exists", .0.display())]
+    Report(PathBuf),
+    /// `--admin` is no address.
+    #[error("--admin {0} is not an address; write one such as 127.0.0.1:9465")]
+    Admin(String),
+    /// `--token-file` cannot be read.
+    #[error("--token-file {} cannot be read ({source}); name a file that you may read", path.display())]
+    TokenFile {
+        /// The file given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end()).context("standard output cannot be written")
+}

@@ -1,0 +1,45 @@
+//! Logging to standard error. Lines of the log never hold a body, a header value or a secret.
+
+use std::io::{self, IsTerminal, Stderr, Write};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::app::status::CLEAR_LINE;
+
+/// Starts logging with a filter that the command line has checked.
+pub fn start(filter: &str) {
+    let terminal = io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_ansi(terminal)
+        .with_target(false)
+        .with_writer(Lines { terminal })
+        .init();
+}
+
+/// Says on standard error why the program ends.
+pub fn fail(error: &anyhow::Error) {
+    let clear = if io::stderr().is_terminal() { CLEAR_LINE } else { "" };
+    // There is nowhere else to say it.
+    let _ = writeln!(io::stderr(), "{clear}shadow-agent: {error:#}");
+}
+
+/// Writes lines to standard error; on a terminal, each takes the live status off its line first.
+#[derive(Clone, Copy, Debug)]
+struct Lines {
+    terminal: bool,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Stderr;
+
+    fn make_writer(&'a self) -> Stderr {
+        let mut stderr = io::stderr();
+        if self.terminal {
+            // The log line that follows fails in the same way, and is reported there.
+            let _ = stderr.write_all(CLEAR_LINE.as_bytes());
+        }
+        stderr
+    }
+}
