@@ -20,6 +20,7 @@ pub(crate) fn run() -> Result<()> {
     sh::step("promises of the documentation");
     documentation()?;
     sh::step("dependencies: licences, bans, sources, unused ones");
+    sh::run(sh::cargo().args(["fetch", "--locked"]))?;
     sh::run(sh::cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
     sh::run(sh::cargo().args(["machete", "--skip-target-dir"]))?;
     sh::step("lints, host");

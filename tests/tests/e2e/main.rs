@@ -8,6 +8,7 @@ mod harness;
 mod monitoring;
 mod planted;
 mod privacy;
+mod recognised;
 mod refusals;
 mod steady;
 mod trouble;
