@@ -22,7 +22,8 @@ pub(crate) fn run() -> Result<()> {
     sh::step("dependencies: licences, bans, sources, unused ones");
     sh::run(sh::cargo().args(["fetch", "--locked"]))?;
     sh::run(sh::cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
-    sh::run(sh::cargo().args(["machete", "--skip-target-dir"]))?;
+    // Asked by its own name: under `cargo run` it takes "machete" for a folder.
+    sh::run(sh::program("cargo-machete").arg("--skip-target-dir"))?;
     sh::step("lints, host");
     sh::run(sh::cargo().args([
         "clippy",
