@@ -54,6 +54,8 @@ pub(crate) struct ErrorPairs {
     pub(crate) only_target: u64,
     /// Requests at which only the reference erred.
     pub(crate) only_reference: u64,
+    /// Errors of the target to requests of which the reference said nothing; they belong to no pair.
+    pub(crate) unpaired: u64,
 }
 
 impl ErrorPairs {
@@ -71,6 +73,7 @@ impl ErrorPairs {
         self.reference += other.reference;
         self.only_target += other.only_target;
         self.only_reference += other.only_reference;
+        self.unpaired += other.unpaired;
     }
 }
 
@@ -98,8 +101,10 @@ impl EndpointBook {
         };
         let targets = std::mem::take(&mut seen.targets);
         for (book, observed) in self.targets.iter_mut().zip(targets) {
-            if let (Some(target), Some(reference)) = (erred(&observed), reference) {
-                book.errors.record(target, reference);
+            match (erred(&observed), reference) {
+                (Some(target), Some(reference)) => book.errors.record(target, reference),
+                (Some(true), None) => book.errors.unpaired += 1,
+                (Some(false) | None, None) | (None, Some(_)) => {}
             }
             book.record(observed, &seen);
         }
@@ -139,6 +144,19 @@ impl TargetBook {
     /// Answers that were compared: the trials of the mismatch rate.
     pub(crate) fn compared(&self) -> u64 {
         self.matches + self.mismatches + self.noise + self.drift
+    }
+
+    /// Answers that were not compared for a reason that may hide a mismatch, by reason.
+    ///
+    /// A request altered by masking is none of them: nothing that the target does leads to that.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let uncomparable =
+            [UncomparableReason::NoBaseline, UncomparableReason::Encoding, UncomparableReason::TooLarge];
+        let uncomparable =
+            uncomparable.map(|reason| (reason.as_str(), at(&self.uncomparable, reason as usize)));
+        let failed = FailReason::BodyTooLarge;
+        let failed = (failed.as_str(), at(&self.failed, failed as usize));
+        uncomparable.into_iter().chain([failed]).filter(|&(_, count)| count > 0)
     }
 
     fn record(&mut self, observed: TargetObservation, seen: &Observation) {
@@ -220,6 +238,10 @@ fn count_error_status(statuses: &mut BTreeMap<u16, u64>, status: u16) {
     *statuses.entry(status).or_default() += 1;
 }
 
+fn at(tally: &Tally, position: usize) -> u64 {
+    tally.get(position).copied().unwrap_or(0)
+}
+
 fn count(tally: &mut Tally, position: usize) {
     if let Some(slot) = tally.get_mut(position) {
         *slot += 1;
@@ -244,18 +266,20 @@ mod tests {
         let error = || answered(Comparison::Mismatch, 503);
         let dropped = || TargetObservation { outcome: TargetOutcome::Dropped(DropReason::Queue), ..ok() };
         let cases = [
-            (ok(), ok(), [1, 0, 0, 0, 0]),
-            (error(), ok(), [1, 1, 0, 1, 0]),
-            (failed(FailReason::Timeout), ok(), [1, 1, 0, 1, 0]),
-            (ok(), failed(FailReason::Closed), [1, 0, 1, 0, 1]),
-            (error(), error(), [1, 1, 1, 0, 0]),
-            (dropped(), error(), [0; 5]),
-            (error(), dropped(), [0; 5]),
-            (failed(FailReason::Shutdown), ok(), [0; 5]),
+            (ok(), ok(), [1, 0, 0, 0, 0, 0]),
+            (error(), ok(), [1, 1, 0, 1, 0, 0]),
+            (failed(FailReason::Timeout), ok(), [1, 1, 0, 1, 0, 0]),
+            (ok(), failed(FailReason::Closed), [1, 0, 1, 0, 1, 0]),
+            (error(), error(), [1, 1, 1, 0, 0, 0]),
+            (dropped(), error(), [0; 6]),
+            (ok(), dropped(), [0; 6]),
+            (error(), dropped(), [0, 0, 0, 0, 0, 1]),
+            (failed(FailReason::Shutdown), ok(), [0; 6]),
         ];
-        for (candidate, baseline, [pairs, target, reference, only_target, only_reference]) in cases {
+        for (candidate, baseline, expected) in cases {
+            let [pairs, target, reference, only_target, only_reference, unpaired] = expected;
             let name = format!("{:?} against {:?}", candidate.outcome, baseline.outcome);
-            let expected = ErrorPairs { pairs, target, reference, only_target, only_reference };
+            let expected = ErrorPairs { pairs, target, reference, only_target, only_reference, unpaired };
             assert_eq!(with_baseline(candidate, baseline), expected, "{name}");
         }
     }
