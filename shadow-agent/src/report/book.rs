@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::differences::{Class, Groups};
 use super::distribution::{Distribution, LONGEST};
 use super::{Observation, TargetObservation};
+use crate::compare::PLACE_STATUS;
 use crate::exchange::{DropReason, FailReason, Timestamp, UncomparableReason};
 use crate::ledger::{Comparison, Tally, TargetOutcome};
 
@@ -32,6 +33,8 @@ pub(crate) struct TargetBook {
     pub(crate) mismatches: u64,
     pub(crate) noise: u64,
     pub(crate) drift: u64,
+    /// The part of `drift` in which the shadows answered with another status than production.
+    pub(crate) astray: u64,
     pub(crate) uncomparable: Tally,
     pub(crate) failed: Tally,
     pub(crate) dropped: Tally,
@@ -131,6 +134,7 @@ impl TargetBook {
             mismatches: 0,
             noise: 0,
             drift: 0,
+            astray: 0,
             uncomparable: vec![0; UncomparableReason::ALL.len()],
             failed: vec![0; FailReason::ALL.len()],
             dropped: vec![0; DropReason::ALL.len()],
@@ -141,9 +145,15 @@ impl TargetBook {
         }
     }
 
-    /// Answers that were compared: the trials of the mismatch rate.
+    /// Answers that were compared.
     pub(crate) fn compared(&self) -> u64 {
         self.matches + self.mismatches + self.noise + self.drift
+    }
+
+    /// Answers that say something about the candidate: the trials of the mismatch rate. Shadows that both refuse what
+    /// production answered have not shown that they answer it alike.
+    pub(crate) fn telling(&self) -> u64 {
+        self.compared().saturating_sub(self.astray)
     }
 
     /// Answers that were not compared for a reason that may hide a mismatch, by reason.
@@ -178,7 +188,11 @@ impl TargetBook {
                     Comparison::Match => self.matches += 1,
                     Comparison::Mismatch => self.mismatches += 1,
                     Comparison::Noise => self.noise += 1,
-                    Comparison::Drift => self.drift += 1,
+                    Comparison::Drift => {
+                        self.drift += 1;
+                        let status = observed.differences.iter().any(|one| one.place == PLACE_STATUS);
+                        self.astray += u64::from(status);
+                    }
                     Comparison::Uncomparable(reason) => count(&mut self.uncomparable, reason as usize),
                 }
                 if let Some(class) = Class::of(comparison) {
@@ -193,6 +207,7 @@ impl TargetBook {
         self.mismatches += other.mismatches;
         self.noise += other.noise;
         self.drift += other.drift;
+        self.astray += other.astray;
         for (tally, other) in [
             (&mut self.uncomparable, &other.uncomparable),
             (&mut self.failed, &other.failed),

@@ -33,23 +33,30 @@ pub(crate) struct Levels {
 
 /// The share of compared answers that mismatch.
 ///
-/// What could not be compared may be a mismatch, so the upper bound counts it as one and the lower bound does not.
+/// What all shadows answered with another status than production is left out: it shows nothing about either. What could
+/// not be compared may be a mismatch, so the upper bound counts it as one and the lower bound does not.
 pub(crate) fn mismatch(book: &TargetBook, limit: f64, levels: Levels) -> Check {
     let unknown: u64 = book.unknown().map(|(_, count)| count).sum();
-    let counts = Counts { sure: book.mismatches, unknown, known: book.compared() };
-    let remark = match unknown {
+    let counts = Counts { sure: book.mismatches, unknown, known: book.telling() };
+    let mut remark = match unknown {
         0 => String::new(),
         _ => {
             format!(" and {} that may be one, not compared ({})", thousands(unknown), listed(book.unknown()))
         }
     };
+    if book.astray > 0 {
+        remark += &format!(
+            ", leaving out {} to which all shadows gave another status than production",
+            thousands(book.astray)
+        );
+    }
     rate(CheckName::Mismatch, counts, limit, levels, ["mismatches", "compared"], &remark)
 }
 
 /// The largest share of mismatches that is possible with what was not compared; `None` before anything was answered.
 pub(crate) fn possible_mismatches(book: &TargetBook) -> Option<f64> {
     let unknown: u64 = book.unknown().map(|(_, count)| count).sum();
-    let all = book.compared() + unknown;
+    let all = book.telling() + unknown;
     (all > 0).then(|| (book.mismatches + unknown) as f64 / all as f64)
 }
 

@@ -8,7 +8,7 @@ use crate::exchange::{DropReason, FailReason, LostReason, UncomparableReason};
 use crate::ledger::{Comparison, Ledger, ShardBatch, TargetOutcome};
 use crate::report::book::ErrorPairs;
 use crate::report::distribution::Distribution;
-use crate::report::testing::{answered, failed, report, run, targets, traffic};
+use crate::report::testing::{answered, difference, failed, report, run, targets, traffic};
 use crate::report::{Observation, Report, TargetObservation};
 
 /// What is asserted of a verdict: the outcome, and a part of some reason.
@@ -73,6 +73,30 @@ fn noise_and_drift_are_no_mismatches() {
         let all = with_candidate(20_000, true, |_| answered(comparison, 200));
         check_traffic("not the version's fault", true, all, Outcome::Pass, "0 mismatches of 20,000");
     }
+}
+
+#[test]
+fn shadows_that_refuse_everything_pass_nobody() {
+    let refused = |nth: u64| {
+        with_candidate(20_000, true, |id| {
+            let mut target = took(Duration::from_millis(2));
+            if id % nth == 0 {
+                target.outcome = TargetOutcome::Answered(Comparison::Drift);
+                target.status = Some(401);
+                target.differences.push(difference("status", "200", "401"));
+            }
+            target
+        })
+    };
+    let reason = "leaving out 20,000 to which all shadows gave another status";
+    check_traffic("all refused", true, refused(1), Outcome::Insufficient, reason);
+    check_traffic(
+        "half refused",
+        true,
+        refused(2),
+        Outcome::Pass,
+        "0 mismatches of 10,000 compared, leaving out",
+    );
 }
 
 #[test]
