@@ -211,7 +211,7 @@ impl Masker {
     }
 
     fn hides_parameter(&self, name: &str) -> bool {
-        self.keep.names_parameter(name) || credentials::is_parameter(name)
+        self.keep.names_parameter(name) || credentials::is_member(name)
     }
 
     /// What every value goes through in the end.
