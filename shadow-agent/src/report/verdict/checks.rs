@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Check, CheckName, Outcome, with_bounds};
-use crate::exchange::{DropReason, LostReason};
+use crate::exchange::{DropReason, FailReason, LostReason};
 use crate::ledger;
 use crate::report::book::{ErrorPairs, TargetBook};
 use crate::report::distribution::Distribution;
@@ -60,7 +60,7 @@ pub(crate) fn possible_mismatches(book: &TargetBook) -> Option<f64> {
     (all > 0).then(|| (book.mismatches + unknown) as f64 / all as f64)
 }
 
-/// The share of exchanges lost on the way, or dropped because the candidate could not take them.
+/// The share of exchanges lost on the way, dropped because the candidate could not take them, or not expressible to it.
 ///
 /// What was lost because the agent stopped says nothing about the evidence and is left out; so is what the operator
 /// wished to be dropped (rate limit, kill switch).
@@ -68,10 +68,14 @@ pub(crate) fn loss(ledger: &ledger::Snapshot, target: usize, limit: f64, levels:
     let lost =
         LostReason::ALL.iter().zip(&ledger.lost).filter(|(reason, _)| **reason != LostReason::Shutdown);
     let lost: Vec<_> = lost.map(|(reason, &count)| (reason.as_str(), count)).collect();
+    let target = ledger.targets.get(target);
     let dropped = [DropReason::Queue, DropReason::Breaker, DropReason::Concurrency].map(|reason| {
-        let counts = ledger.targets.get(target).and_then(|counts| counts.dropped.get(reason as usize));
-        (reason.as_str(), counts.copied().unwrap_or(0))
+        let count = target.and_then(|counts| counts.dropped.get(reason as usize));
+        (reason.as_str(), count.copied().unwrap_or(0))
     });
+    let unsent = target.and_then(|counts| counts.failed.get(FailReason::Request as usize));
+    let unsent = (FailReason::Request.as_str(), unsent.copied().unwrap_or(0));
+    let dropped: Vec<_> = dropped.into_iter().chain([unsent]).collect();
     let sum = |counts: &[(&str, u64)]| counts.iter().map(|(_, count)| count).sum::<u64>();
     let (all_lost, all_dropped) = (sum(&lost), sum(&dropped));
     let counts = Counts { sure: all_lost + all_dropped, unknown: 0, known: ledger.selected + all_lost };

@@ -76,6 +76,15 @@ fn noise_and_drift_are_no_mismatches() {
 }
 
 #[test]
+fn requests_that_cannot_be_sent_are_lost() {
+    let all = with_candidate(20_000, true, |id| match id % 10 {
+        0 => failed(FailReason::Request),
+        _ => took(Duration::from_millis(2)),
+    });
+    check_traffic("not expressible", true, all, Outcome::Fail, "20,000 meant to be replayed (2,000 request)");
+}
+
+#[test]
 fn shadows_that_refuse_everything_pass_nobody() {
     let refused = |nth: u64| {
         with_candidate(20_000, true, |id| {
