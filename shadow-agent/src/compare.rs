@@ -122,6 +122,9 @@ pub struct Judgement {
     pub differences: Vec<Difference>,
 }
 
+/// The place of a difference in the status.
+pub(crate) const PLACE_STATUS: &str = "status";
+
 const STATUS: Sort<u16> = Sort { same: u16::eq, value_type: |_| ValueType::Number, silenced: false };
 
 /// Applies `compare`.
@@ -164,10 +167,25 @@ impl Comparer {
     pub fn judge(&self, inputs: &Inputs<'_>) -> Judgement {
         let (reference, other) = match (inputs.request_altered, inputs.baseline) {
             (false, baseline) => (inputs.production, baseline),
-            (true, Some(baseline)) => (baseline, None),
+            (true, Some(baseline)) => return self.judge_altered(inputs, baseline),
             (true, None) => return uncomparable(UncomparableReason::MaskedRequest),
         };
         self.compare(inputs.request, reference, inputs.candidate, other, Findings::default())
+    }
+
+    /// Judges the candidate against the baseline only. Where both agree on another status than production's, the altered
+    /// request has been refused, most likely: that is drift, not a match.
+    fn judge_altered(&self, inputs: &Inputs<'_>, baseline: &Response) -> Judgement {
+        let Inputs { request, production, candidate, .. } = *inputs;
+        let judgement = self.compare(request, baseline, candidate, None, Findings::default());
+        if judgement.comparison != Comparison::Match || candidate.status == production.status {
+            return judgement;
+        }
+        let keep = |response: &Response| Some(self.masker.keep_status(response.status));
+        let (production, candidate) = (keep(production), keep(candidate));
+        let status =
+            Difference { place: PLACE_STATUS.to_owned(), kind: DifferenceKind::Value, production, candidate };
+        Judgement { comparison: Comparison::Drift, differences: vec![status] }
     }
 
     /// Judges the baseline's own answer: P=B match; B=C≠P drift; everything else noise.
@@ -191,7 +209,7 @@ impl Comparer {
         let other_status = other.map_or(Other::Silent, |other| Other::Says(Some(other.status)));
         if let Some(found) = STATUS.weigh(Some(&production.status), Some(&judged.status), &other_status) {
             let keep = |response: &Response| Some(self.masker.keep_status(response.status));
-            findings.add(found, || "status".to_owned(), || (keep(production), keep(judged)));
+            findings.add(found, || PLACE_STATUS.to_owned(), || (keep(production), keep(judged)));
             if found.1 == Weight::Mismatch {
                 return concluded(findings, Ok(()));
             }

@@ -260,6 +260,10 @@ fn an_altered_request_is_judged_against_the_baseline_only() {
     check(&judge(&two, Some(&one)), Mismatch, &["value body:$"]);
     assert_eq!(judge(&two, Some(&one)).differences[0].production.as_ref().unwrap().get(), "2");
     check(&judge(&production, None), Uncomparable(UncomparableReason::MaskedRequest), &[]);
+    // Without its credentials, both refuse what production answered: that is no agreement on the answer.
+    let refusal = response("401");
+    check(&judge(&refusal, Some(&refusal)), Drift, &["value status"]);
+    check(&judge(&refusal, Some(&one)), Mismatch, &["value status"]);
 }
 
 #[test]

@@ -2,6 +2,9 @@
 //!
 //! It finds and removes them; whether they may be used is decided in `select` and `mask`.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 
 use super::target::{parameter_name, parameters};
@@ -72,6 +75,25 @@ const PARAMETERS: &[&str] = &[
     "x-goog-signature",
 ];
 
+/// Members of documents that hold secrets, besides what the other lists name; lower case, without `-` and `_`.
+const MEMBERS: &[&str] = &[
+    "accesskey",
+    "authtoken",
+    "bearertoken",
+    "clientsecret",
+    "csrftoken",
+    "passphrase",
+    "privatekey",
+    "pwd",
+    "secret",
+    "secretaccesskey",
+    "secretkey",
+    "sessiontoken",
+    "setcookie",
+    "sharedsecret",
+    "xsrftoken",
+];
+
 /// Whether a header field of that name carries credentials, whatever its case.
 #[must_use]
 pub fn is_header(name: &[u8]) -> bool {
@@ -82,6 +104,22 @@ pub fn is_header(name: &[u8]) -> bool {
 #[must_use]
 pub fn is_parameter(name: &str) -> bool {
     PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Whether a member of a document of that name holds credentials, however its words are joined: `access_token`,
+/// `accessToken`, `Access-Token`.
+#[must_use]
+pub fn is_member(name: &str) -> bool {
+    static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let all = HEADERS.iter().chain(PARAMETERS).chain(MEMBERS);
+        all.map(|name| joined(name)).collect()
+    });
+    KNOWN.contains(&joined(name))
+}
+
+/// The words of a name in lower case without what joins them.
+fn joined(name: &str) -> String {
+    name.chars().filter(|char| !matches!(char, '-' | '_')).map(|char| char.to_ascii_lowercase()).collect()
 }
 
 /// Whether a request carries credentials that are known as such.
@@ -141,9 +179,20 @@ mod tests {
 
     #[test]
     fn lists_are_lower_case_and_sorted() {
-        for list in [HEADERS, PARAMETERS] {
+        for list in [HEADERS, PARAMETERS, MEMBERS] {
             assert!(list.is_sorted());
             assert!(list.iter().all(|name| *name == name.to_ascii_lowercase()));
+        }
+    }
+
+    #[test]
+    fn members_are_known_however_their_words_are_joined() {
+        for name in ["password", "accessToken", "ACCESS_TOKEN", "access-token", "Authorization", "csrf_token"]
+        {
+            assert!(is_member(name), "{name}");
+        }
+        for name in ["tokens", "next_page", "", "description", "key", "passwords_changed"] {
+            assert!(!is_member(name), "{name}");
         }
     }
 

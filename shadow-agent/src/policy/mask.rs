@@ -14,6 +14,7 @@ use crate::policy::PolicyError;
 mod detect;
 mod fields;
 mod keep;
+mod members;
 mod send;
 
 pub use fields::Step;

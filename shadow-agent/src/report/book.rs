@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::differences::{Class, Groups};
 use super::distribution::{Distribution, LONGEST};
 use super::{Observation, TargetObservation};
+use crate::compare::PLACE_STATUS;
 use crate::exchange::{DropReason, FailReason, Timestamp, UncomparableReason};
 use crate::ledger::{Comparison, Tally, TargetOutcome};
 
@@ -32,6 +33,8 @@ pub(crate) struct TargetBook {
     pub(crate) mismatches: u64,
     pub(crate) noise: u64,
     pub(crate) drift: u64,
+    /// The part of `drift` in which the shadows answered with another status than production.
+    pub(crate) astray: u64,
     pub(crate) uncomparable: Tally,
     pub(crate) failed: Tally,
     pub(crate) dropped: Tally,
@@ -54,6 +57,8 @@ pub(crate) struct ErrorPairs {
     pub(crate) only_target: u64,
     /// Requests at which only the reference erred.
     pub(crate) only_reference: u64,
+    /// Errors of the target to requests of which the reference said nothing; they belong to no pair.
+    pub(crate) unpaired: u64,
 }
 
 impl ErrorPairs {
@@ -71,6 +76,7 @@ impl ErrorPairs {
         self.reference += other.reference;
         self.only_target += other.only_target;
         self.only_reference += other.only_reference;
+        self.unpaired += other.unpaired;
     }
 }
 
@@ -98,8 +104,10 @@ impl EndpointBook {
         };
         let targets = std::mem::take(&mut seen.targets);
         for (book, observed) in self.targets.iter_mut().zip(targets) {
-            if let (Some(target), Some(reference)) = (erred(&observed), reference) {
-                book.errors.record(target, reference);
+            match (erred(&observed), reference) {
+                (Some(target), Some(reference)) => book.errors.record(target, reference),
+                (Some(true), None) => book.errors.unpaired += 1,
+                (Some(false) | None, None) | (None, Some(_)) => {}
             }
             book.record(observed, &seen);
         }
@@ -126,6 +134,7 @@ impl TargetBook {
             mismatches: 0,
             noise: 0,
             drift: 0,
+            astray: 0,
             uncomparable: vec![0; UncomparableReason::ALL.len()],
             failed: vec![0; FailReason::ALL.len()],
             dropped: vec![0; DropReason::ALL.len()],
@@ -136,9 +145,28 @@ impl TargetBook {
         }
     }
 
-    /// Answers that were compared: the trials of the mismatch rate.
+    /// Answers that were compared.
     pub(crate) fn compared(&self) -> u64 {
         self.matches + self.mismatches + self.noise + self.drift
+    }
+
+    /// Answers that say something about the candidate: the trials of the mismatch rate. Shadows that both refuse what
+    /// production answered have not shown that they answer it alike.
+    pub(crate) fn telling(&self) -> u64 {
+        self.compared().saturating_sub(self.astray)
+    }
+
+    /// Answers that were not compared for a reason that may hide a mismatch, by reason.
+    ///
+    /// A request altered by masking is none of them: nothing that the target does leads to that.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let uncomparable =
+            [UncomparableReason::NoBaseline, UncomparableReason::Encoding, UncomparableReason::TooLarge];
+        let uncomparable =
+            uncomparable.map(|reason| (reason.as_str(), at(&self.uncomparable, reason as usize)));
+        let failed = FailReason::BodyTooLarge;
+        let failed = (failed.as_str(), at(&self.failed, failed as usize));
+        uncomparable.into_iter().chain([failed]).filter(|&(_, count)| count > 0)
     }
 
     fn record(&mut self, observed: TargetObservation, seen: &Observation) {
@@ -160,7 +188,11 @@ impl TargetBook {
                     Comparison::Match => self.matches += 1,
                     Comparison::Mismatch => self.mismatches += 1,
                     Comparison::Noise => self.noise += 1,
-                    Comparison::Drift => self.drift += 1,
+                    Comparison::Drift => {
+                        self.drift += 1;
+                        let status = observed.differences.iter().any(|one| one.place == PLACE_STATUS);
+                        self.astray += u64::from(status);
+                    }
                     Comparison::Uncomparable(reason) => count(&mut self.uncomparable, reason as usize),
                 }
                 if let Some(class) = Class::of(comparison) {
@@ -175,6 +207,7 @@ impl TargetBook {
         self.mismatches += other.mismatches;
         self.noise += other.noise;
         self.drift += other.drift;
+        self.astray += other.astray;
         for (tally, other) in [
             (&mut self.uncomparable, &other.uncomparable),
             (&mut self.failed, &other.failed),
@@ -220,6 +253,10 @@ fn count_error_status(statuses: &mut BTreeMap<u16, u64>, status: u16) {
     *statuses.entry(status).or_default() += 1;
 }
 
+fn at(tally: &Tally, position: usize) -> u64 {
+    tally.get(position).copied().unwrap_or(0)
+}
+
 fn count(tally: &mut Tally, position: usize) {
     if let Some(slot) = tally.get_mut(position) {
         *slot += 1;
@@ -244,18 +281,20 @@ mod tests {
         let error = || answered(Comparison::Mismatch, 503);
         let dropped = || TargetObservation { outcome: TargetOutcome::Dropped(DropReason::Queue), ..ok() };
         let cases = [
-            (ok(), ok(), [1, 0, 0, 0, 0]),
-            (error(), ok(), [1, 1, 0, 1, 0]),
-            (failed(FailReason::Timeout), ok(), [1, 1, 0, 1, 0]),
-            (ok(), failed(FailReason::Closed), [1, 0, 1, 0, 1]),
-            (error(), error(), [1, 1, 1, 0, 0]),
-            (dropped(), error(), [0; 5]),
-            (error(), dropped(), [0; 5]),
-            (failed(FailReason::Shutdown), ok(), [0; 5]),
+            (ok(), ok(), [1, 0, 0, 0, 0, 0]),
+            (error(), ok(), [1, 1, 0, 1, 0, 0]),
+            (failed(FailReason::Timeout), ok(), [1, 1, 0, 1, 0, 0]),
+            (ok(), failed(FailReason::Closed), [1, 0, 1, 0, 1, 0]),
+            (error(), error(), [1, 1, 1, 0, 0, 0]),
+            (dropped(), error(), [0; 6]),
+            (ok(), dropped(), [0; 6]),
+            (error(), dropped(), [0, 0, 0, 0, 0, 1]),
+            (failed(FailReason::Shutdown), ok(), [0; 6]),
         ];
-        for (candidate, baseline, [pairs, target, reference, only_target, only_reference]) in cases {
+        for (candidate, baseline, expected) in cases {
+            let [pairs, target, reference, only_target, only_reference, unpaired] = expected;
             let name = format!("{:?} against {:?}", candidate.outcome, baseline.outcome);
-            let expected = ErrorPairs { pairs, target, reference, only_target, only_reference };
+            let expected = ErrorPairs { pairs, target, reference, only_target, only_reference, unpaired };
             assert_eq!(with_baseline(candidate, baseline), expected, "{name}");
         }
     }

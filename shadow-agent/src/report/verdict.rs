@@ -5,6 +5,10 @@
 //! otherwise there is not enough evidence yet. The checks are `mismatch`, `errors`, `latency_p95` for every endpoint
 //! and over all of them, and `loss` over all; `checks` defines each figure.
 //!
+//! **What is not known.** An answer that could not be compared (the baseline did not answer, a body too large or in an
+//! unknown coding) may be a mismatch, and an error that the reference gave no answer beside may be an excess: the upper
+//! bounds count them, the lower bounds do not, so that neither a pass nor a fail ever rests on them.
+//!
 //! **Many checks.** To pass, *all* overall checks have to pass, so a wrong pass needs a wrong answer to one given
 //! question and each upper bound may use the whole error probability (1 - confidence). To fail, *any* check is enough,
 //! so the error probability is shared out over the lower bounds: equally to the candidates, then half to the overall
@@ -13,7 +17,7 @@
 //!
 //! **Rare endpoints.** An endpoint too rare to be judged alone does not hold up the verdict while its own figures are
 //! within its limits: its requests count in the overall checks, and the verdict says how many endpoints that concerns.
-//! It does hold it up when its share of mismatches or its excess of errors is beyond the limit so far, or when the
+//! It does hold it up when its share of possible mismatches or its excess of errors is beyond the limit so far, or when the
 //! operator gave the endpoint a limit of its own, seen or not: that asks for evidence.
 //!
 //! **How much evidence.** At the default limits and 95 %, an endpoint passes alone after 410 clean requests, and the
@@ -286,11 +290,12 @@ impl Judge<'_> {
             self.levels(0.5 / (met * (met + 1.0)) / 3.0),
         );
         let outcome = checks.iter().filter_map(|check| check.outcome).max().unwrap_or(Outcome::Insufficient);
+        let possibly_beyond = checks::possible_mismatches(book).is_some_and(|share| share > limit);
         let holds_up = outcome == Outcome::Fail
             || checks.iter().any(|check| {
                 let unproven = check.outcome == Some(Outcome::Insufficient);
                 match check.check {
-                    CheckName::Mismatch => unproven && (own.is_some() || beyond(check)),
+                    CheckName::Mismatch => unproven && (own.is_some() || possibly_beyond),
                     CheckName::Errors => unproven && beyond(check),
                     CheckName::LatencyP95 | CheckName::Loss => false,
                 }

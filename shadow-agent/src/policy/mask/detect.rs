@@ -34,6 +34,7 @@ pattern!(
     EMAIL,
     r"(?i)[\p{L}\p{N}!#$'*+^_`~.%-]*[\p{L}\p{N}_+-](?:@|%40|\\u0040)(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]*[\p{L}\p{N}])?\.)+\p{L}{2,}"
 );
+pattern!(USER_INFO, r#"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:)?//(?P<user>[^\s/?#"'<>\\]+)@"#);
 pattern!(DIGITS, r"[0-9](?:[ -]?[0-9]){12,}");
 pattern!(IBAN, r"(?i)\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,40}");
 
@@ -52,6 +53,12 @@ pub(super) fn scrub(text: &str) -> Cow<'_, str> {
         let scheme = found.name("scheme")?.as_str();
         let token = found.name("token")?.as_str();
         is_token(token).then(|| format!("{scheme} {}", placeholder("token")))
+    });
+    // What stands before the host of a URL (RFC 3986, section 3.2.1).
+    replace(&mut text, &USER_INFO, |found| {
+        let user = found.name("user")?.as_str();
+        let scheme = found.name("scheme").map_or("", |scheme| scheme.as_str());
+        user.contains(':').then(|| format!("{scheme}//{}@", placeholder("user")))
     });
     replace(&mut text, &EMAIL, |_| Some(placeholder("email")));
     replace(&mut text, &IBAN, |found| hide_iban(found.get(0)?.as_str()));
@@ -192,6 +199,9 @@ mod tests {
             ("to=bob%40example.co.uk&x", "to=[masked: email]&x"),
             ("<jürgen.o'neill+x@müller.de>", "<[masked: email]>"),
             ("bob@localhost and @type and a@b", "bob@localhost and @type and a@b"),
+            ("to http://bob:hunter2@db:5432/x", "to http://[masked: user]@db:5432/x"),
+            ("//bob:p@ss:w@db.example.com/x?y", "//[masked: user]@db.example.com/x?y"),
+            ("see //a@b and http://h:80/x@y", "see //a@b and http://h:80/x@y"),
             ("4111111111111111", "[masked: card]"),
             ("card 4111 1111 1111 1111, ok", "card [masked: card], ok"),
             ("5500-0000-0000-0004", "[masked: card]"),

@@ -10,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::fields::{Masked, Step, pointer, push_step, resembles_json};
+use super::members::Shown;
 use super::{Kept, Masker, detect};
 use crate::content;
 use crate::exchange::Request;
@@ -31,12 +32,14 @@ const DIGEST_BYTES: usize = 8;
 /// A JSON document of which values may be kept, its masked fields already replaced.
 #[derive(Debug)]
 pub struct Document<'a> {
+    masker: &'a Masker,
     document: Cow<'a, Value>,
     masked: Masked,
 }
 
 impl Document<'_> {
-    /// The number of steps that lead to a masked field, when `path` leads there or below. The names of steps below
+    /// The number of steps that lead to a masked field, or to a member named like credentials, when `path` leads there
+    /// or below. The names of steps below
     /// belong to what is masked.
     #[must_use]
     pub fn masked_at(&self, path: &[Step<'_>]) -> Option<usize> {
@@ -47,7 +50,8 @@ impl Document<'_> {
         path.iter()
             .position(|step| {
                 push_step(&mut at, *step);
-                self.masked.replaced.contains(&at)
+                let named = matches!(step, Step::Key(name) if self.masker.hides_member(name));
+                named || self.masked.replaced.contains(&at)
             })
             .map(|position| position + 1)
     }
@@ -112,14 +116,14 @@ impl Masker {
 
     /// Prepares a document, so that its values can be kept. Without field rules this costs nothing.
     #[must_use]
-    pub fn document<'a>(&self, document: &'a Value) -> Document<'a> {
+    pub fn document<'a>(&'a self, document: &'a Value) -> Document<'a> {
         if self.keep.fields.is_empty() {
-            return Document { document: Cow::Borrowed(document), masked: Masked::default() };
+            return Document { masker: self, document: Cow::Borrowed(document), masked: Masked::default() };
         }
         let mut document = document.clone();
         let field = |_: &Value| Value::String(detect::placeholder("field"));
         let masked = self.keep.fields.mask(&mut document, field, |text| digest(text.as_bytes()));
-        Document { document: Cow::Owned(document), masked }
+        Document { masker: self, document: Cow::Owned(document), masked }
     }
 
     /// The value at a location of a document, as JSON. What is not there, or is part of a masked field, is hidden.
@@ -130,7 +134,7 @@ impl Masker {
             None => document.document.pointer(&pointer(path)),
         };
         match value {
-            Some(value) => self.finish(&rendered(value)),
+            Some(value) => self.finish(&rendered(&Shown(value, self))),
             None => self.keep_masked(),
         }
     }
@@ -207,7 +211,7 @@ impl Masker {
     }
 
     fn hides_parameter(&self, name: &str) -> bool {
-        self.keep.names_parameter(name) || credentials::is_parameter(name)
+        self.keep.names_parameter(name) || credentials::is_member(name)
     }
 
     /// What every value goes through in the end.
@@ -232,10 +236,14 @@ impl Masker {
     }
 
     fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        match self.hide_parameters(text) {
-            Cow::Borrowed(text) => detect::scrub(text),
-            Cow::Owned(text) => Cow::Owned(detect::scrub(&text).into_owned()),
+        let mut text = self.hide_members(text);
+        if let Cow::Owned(hidden) = self.hide_parameters(&text) {
+            text = Cow::Owned(hidden);
         }
+        if let Cow::Owned(scrubbed) = detect::scrub(&text) {
+            text = Cow::Owned(scrubbed);
+        }
+        text
     }
 
     /// Hides `name=value` in running text, as in URLs, for every parameter that is hidden in targets.
@@ -287,7 +295,7 @@ fn prefix(text: &str, limit: usize) -> &str {
 }
 
 /// A value as JSON; of a large one the beginning, a little more than is ever scanned.
-fn rendered(value: &Value) -> String {
+fn rendered(value: &Shown<'_>) -> String {
     struct Beginning(Vec<u8>);
 
     impl Write for Beginning {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Check, CheckName, Outcome, with_bounds};
-use crate::exchange::{DropReason, LostReason};
+use crate::exchange::{DropReason, FailReason, LostReason};
 use crate::ledger;
 use crate::report::book::{ErrorPairs, TargetBook};
 use crate::report::distribution::Distribution;
@@ -32,54 +32,115 @@ pub(crate) struct Levels {
 }
 
 /// The share of compared answers that mismatch.
+///
+/// What all shadows answered with another status than production is left out: it shows nothing about either. What could
+/// not be compared may be a mismatch, so the upper bound counts it as one and the lower bound does not.
 pub(crate) fn mismatch(book: &TargetBook, limit: f64, levels: Levels) -> Check {
-    rate(CheckName::Mismatch, book.mismatches, book.compared(), limit, levels, ["mismatches", "compared"])
+    let unknown: u64 = book.unknown().map(|(_, count)| count).sum();
+    let counts = Counts { sure: book.mismatches, unknown, known: book.telling() };
+    let mut remark = match unknown {
+        0 => String::new(),
+        _ => {
+            format!(" and {} that may be one, not compared ({})", thousands(unknown), listed(book.unknown()))
+        }
+    };
+    if book.astray > 0 {
+        remark += &format!(
+            ", leaving out {} to which all shadows gave another status than production",
+            thousands(book.astray)
+        );
+    }
+    rate(CheckName::Mismatch, counts, limit, levels, ["mismatches", "compared"], &remark)
 }
 
-/// The share of exchanges lost on the way, or dropped because the candidate could not take them.
+/// The largest share of mismatches that is possible with what was not compared; `None` before anything was answered.
+pub(crate) fn possible_mismatches(book: &TargetBook) -> Option<f64> {
+    let unknown: u64 = book.unknown().map(|(_, count)| count).sum();
+    let all = book.telling() + unknown;
+    (all > 0).then(|| (book.mismatches + unknown) as f64 / all as f64)
+}
+
+/// The share of exchanges lost on the way, dropped because the candidate could not take them, or not expressible to it.
 ///
 /// What was lost because the agent stopped says nothing about the evidence and is left out; so is what the operator
 /// wished to be dropped (rate limit, kill switch).
 pub(crate) fn loss(ledger: &ledger::Snapshot, target: usize, limit: f64, levels: Levels) -> Check {
-    let at_stop = ledger.lost.get(LostReason::Shutdown as usize).copied().unwrap_or(0);
-    let lost = ledger.lost_total().saturating_sub(at_stop);
-    let dropped = ledger.targets.get(target).map_or(0, |counts| {
-        [DropReason::Queue, DropReason::Breaker, DropReason::Concurrency]
-            .iter()
-            .filter_map(|&reason| counts.dropped.get(reason as usize))
-            .sum()
+    let lost =
+        LostReason::ALL.iter().zip(&ledger.lost).filter(|(reason, _)| **reason != LostReason::Shutdown);
+    let lost: Vec<_> = lost.map(|(reason, &count)| (reason.as_str(), count)).collect();
+    let target = ledger.targets.get(target);
+    let dropped = [DropReason::Queue, DropReason::Breaker, DropReason::Concurrency].map(|reason| {
+        let count = target.and_then(|counts| counts.dropped.get(reason as usize));
+        (reason.as_str(), count.copied().unwrap_or(0))
     });
-    rate(
-        CheckName::Loss,
-        lost + dropped,
-        ledger.selected + lost,
-        limit,
-        levels,
-        ["lost or dropped", "meant to be replayed"],
-    )
+    let unsent = target.and_then(|counts| counts.failed.get(FailReason::Request as usize));
+    let unsent = (FailReason::Request.as_str(), unsent.copied().unwrap_or(0));
+    let dropped: Vec<_> = dropped.into_iter().chain([unsent]).collect();
+    let sum = |counts: &[(&str, u64)]| counts.iter().map(|(_, count)| count).sum::<u64>();
+    let (all_lost, all_dropped) = (sum(&lost), sum(&dropped));
+    let counts = Counts { sure: all_lost + all_dropped, unknown: 0, known: ledger.selected + all_lost };
+    let remark = match counts.sure {
+        0 => String::new(),
+        _ => format!(" ({})", listed(lost.into_iter().chain(dropped).filter(|&(_, count)| count > 0))),
+    };
+    rate(CheckName::Loss, counts, limit, levels, ["lost or dropped", "meant to be replayed"], &remark)
 }
 
-fn rate(name: CheckName, count: u64, of: u64, limit: f64, levels: Levels, words: [&str; 2]) -> Check {
+fn listed<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let all: Vec<String> = counts.map(|(name, count)| format!("{} {name}", thousands(count))).collect();
+    all.join(", ")
+}
+
+/// What a rate rests on.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    /// Trials that surely count.
+    sure: u64,
+    /// Trials that may count.
+    unknown: u64,
+    /// Trials of which it is known whether they count; the unknown ones are none of them.
+    known: u64,
+}
+
+impl Counts {
+    /// Bounds that hold whatever the unknown trials are.
+    fn bounds(self, around: f64, alpha: f64) -> Interval {
+        let (all, most) = (self.known + self.unknown, self.sure + self.unknown);
+        let upper = sequence::rate(most, all, around, alpha);
+        let lower = if self.unknown == 0 { upper } else { sequence::rate(self.sure, all, around, alpha) };
+        Interval { lower: lower.lower, upper: upper.upper }
+    }
+}
+
+fn rate(
+    name: CheckName,
+    counts: Counts,
+    limit: f64,
+    levels: Levels,
+    [what, whole]: [&str; 2],
+    remark: &str,
+) -> Check {
+    let Counts { sure, unknown, known } = counts;
     let zero = limit <= 0.0;
     let tolerated = if zero { ZERO_LIMIT_MARGIN } else { limit };
-    let shown = sequence::rate(count, of, tolerated, levels.pass);
-    let outcome = if zero && count > 0 {
+    let shown = counts.bounds(tolerated, levels.pass);
+    let within = known > 0 && shown.upper <= tolerated && !(zero && unknown > 0);
+    let outcome = if zero && sure > 0 {
         Outcome::Fail
-    } else if limit >= 1.0 || (of > 0 && shown.upper <= tolerated) {
+    } else if limit >= 1.0 || within {
         Outcome::Pass
-    } else if sequence::rate(count, of, tolerated, levels.fail).lower > limit {
+    } else if counts.bounds(tolerated, levels.fail).lower > limit {
         Outcome::Fail
     } else {
         Outcome::Insufficient
     };
-    let value = (of > 0).then(|| count as f64 / of as f64);
-    let [what, whole] = words;
+    let value = (known > 0).then(|| sure as f64 / known as f64);
     let figure = match value {
-        None => format!("nothing was {whole} yet"),
+        None => format!("nothing was {whole} yet{remark}"),
         Some(value) => format!(
-            "{} {what} of {} {whole}: {}",
-            thousands(count),
-            thousands(of),
+            "{} {what} of {} {whole}{remark}: {}",
+            thousands(sure),
+            thousands(known),
             with_bounds(value, shown.lower, shown.upper)
         ),
     };
@@ -87,8 +148,9 @@ fn rate(name: CheckName, count: u64, of: u64, limit: f64, levels: Levels, words:
         Outcome::Pass => format!("{figure}, within the limit of {}", percent(limit)),
         Outcome::Fail => format!("{figure}, beyond the limit of {}", percent(limit)),
         Outcome::Insufficient => {
-            let needed = sequence::trials_until_within(count, of.max(1), tolerated, levels.pass, MOST_TRIALS);
-            let more = needed.map(|needed| needed.saturating_sub(of)).filter(|&more| more > 0);
+            let (most, all) = (sure + unknown, known + unknown);
+            let needed = sequence::trials_until_within(most, all.max(1), tolerated, levels.pass, MOST_TRIALS);
+            let more = needed.map(|needed| needed.saturating_sub(all)).filter(|&more| more > 0);
             match more {
                 Some(more) => format!(
                     "{figure}, limit {}; about {} more without one would pass",
@@ -106,7 +168,7 @@ fn rate(name: CheckName, count: u64, of: u64, limit: f64, levels: Levels, words:
         lower: Some(shown.lower),
         upper: Some(shown.upper),
         limit,
-        samples: of,
+        samples: known,
         reason,
     }
 }
@@ -114,7 +176,8 @@ fn rate(name: CheckName, count: u64, of: u64, limit: f64, levels: Levels, words:
 /// The candidate's error share (5xx and failures) less the reference's, over the same requests.
 ///
 /// Tolerated is the greater of `(ratio - 1)` times the reference's share, the `mismatch` limit and [`ERRORS_FLOOR`].
-/// Requests at which both erred cancel out, so the bounds come from those at which only one did.
+/// Requests at which both erred cancel out, so the bounds come from those at which only one did. Errors to requests of
+/// which the reference said nothing count in the upper bound alone.
 pub(crate) fn errors(
     pairs: &ErrorPairs,
     reference: &str,
@@ -125,8 +188,9 @@ pub(crate) fn errors(
     let floor = mismatch.max(ERRORS_FLOOR);
     let bounds = |alpha: f64| {
         let of = |count: u64| sequence::rate(count, pairs.pairs, floor, alpha / 3.0);
-        let (target, other, reference) =
-            (of(pairs.only_target), of(pairs.only_reference), of(pairs.reference));
+        let (other, reference) = (of(pairs.only_reference), of(pairs.reference));
+        let only_target = Counts { sure: pairs.only_target, unknown: pairs.unpaired, known: pairs.pairs };
+        let target = only_target.bounds(floor, alpha / 3.0);
         let excess = Interval { lower: target.lower - other.upper, upper: target.upper - other.lower };
         (excess, reference)
     };
@@ -151,6 +215,12 @@ pub(crate) fn errors(
             percent(share(pairs.reference)),
             thousands(pairs.pairs)
         ),
+    };
+    let figure = match pairs.unpaired {
+        0 => figure,
+        unpaired => {
+            format!("{figure}, and {} errors that {reference} was not there for", thousands(unpaired))
+        }
     };
     let reason = match outcome {
         Outcome::Pass => format!("{figure}, an excess within the {} tolerated", percent(limit)),

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Compare, EndpointRule, Share};
-use crate::exchange::{DropReason, FailReason, LostReason};
+use crate::exchange::{DropReason, FailReason, LostReason, UncomparableReason};
 use crate::ledger::{Comparison, Ledger, ShardBatch, TargetOutcome};
 use crate::report::book::ErrorPairs;
 use crate::report::distribution::Distribution;
-use crate::report::testing::{answered, failed, report, run, targets, traffic};
+use crate::report::testing::{answered, difference, failed, report, run, targets, traffic};
 use crate::report::{Observation, Report, TargetObservation};
 
 /// What is asserted of a verdict: the outcome, and a part of some reason.
@@ -73,6 +73,132 @@ fn noise_and_drift_are_no_mismatches() {
         let all = with_candidate(20_000, true, |_| answered(comparison, 200));
         check_traffic("not the version's fault", true, all, Outcome::Pass, "0 mismatches of 20,000");
     }
+}
+
+#[test]
+fn requests_that_cannot_be_sent_are_lost() {
+    let all = with_candidate(20_000, true, |id| match id % 10 {
+        0 => failed(FailReason::Request),
+        _ => took(Duration::from_millis(2)),
+    });
+    check_traffic("not expressible", true, all, Outcome::Fail, "20,000 meant to be replayed (2,000 request)");
+}
+
+#[test]
+fn shadows_that_refuse_everything_pass_nobody() {
+    let refused = |nth: u64| {
+        with_candidate(20_000, true, |id| {
+            let mut target = took(Duration::from_millis(2));
+            if id % nth == 0 {
+                target.outcome = TargetOutcome::Answered(Comparison::Drift);
+                target.status = Some(401);
+                target.differences.push(difference("status", "200", "401"));
+            }
+            target
+        })
+    };
+    let reason = "leaving out 20,000 to which all shadows gave another status";
+    check_traffic("all refused", true, refused(1), Outcome::Insufficient, reason);
+    check_traffic(
+        "half refused",
+        true,
+        refused(2),
+        Outcome::Pass,
+        "0 mismatches of 10,000 compared, leaving out",
+    );
+}
+
+#[test]
+fn what_was_not_compared_allows_no_pass() {
+    let uncomparable = |reason| answered(Comparison::Uncomparable(reason), 200);
+    let unknown = [
+        ("no_baseline", uncomparable(UncomparableReason::NoBaseline)),
+        ("encoding", uncomparable(UncomparableReason::Encoding)),
+        ("too_large", uncomparable(UncomparableReason::TooLarge)),
+        ("body_too_large", failed(FailReason::BodyTooLarge)),
+    ];
+    for (name, unknown) in unknown {
+        let every = |nth: u64| {
+            with_candidate(20_000, true, |id| {
+                if id.is_multiple_of(nth) { unknown.clone() } else { took(Duration::from_millis(2)) }
+            })
+        };
+        check_traffic(name, true, every(20), Outcome::Insufficient, &format!("(1,000 {name})"));
+        check_traffic(name, true, every(1), Outcome::Insufficient, "nothing was compared yet");
+        check_traffic(name, true, every(10_000), Outcome::Pass, &format!("(2 {name})"));
+        // A rare endpoint of which nothing is known is suspect.
+        let mut all = traffic("/often", 30_000, 0, true);
+        let mut rare = traffic("/rare", 12, 0, true);
+        rare.iter_mut().for_each(|seen| seen.targets[0] = unknown.clone());
+        all.extend(rare);
+        check_traffic(name, true, all, Outcome::Insufficient, "/rare: nothing was compared yet");
+    }
+    let masked = with_candidate(20_000, true, |id| match id.is_multiple_of(4) {
+        true => uncomparable(UncomparableReason::MaskedRequest),
+        false => took(Duration::from_millis(2)),
+    });
+    check_traffic("of no target's making", true, masked, Outcome::Pass, "0 mismatches of 15,000 compared:");
+}
+
+#[test]
+fn what_was_not_compared_fails_nobody() {
+    let levels = Levels { pass: 0.05, fail: 0.05 };
+    let mut outcomes = Vec::new();
+    for unknown in [0, 100, 10_000] {
+        let mut book = TargetBook::new();
+        (book.mismatches, book.matches) = (20, 480);
+        book.uncomparable[UncomparableReason::NoBaseline as usize] = unknown;
+        let check = checks::mismatch(&book, 0.01, levels);
+        let (lower, value, upper) = (check.lower.unwrap(), check.value.unwrap(), check.upper.unwrap());
+        assert!(lower <= value && value <= upper && (check.samples, value) == (500, 0.04), "{check:?}");
+        outcomes.push(check.outcome.unwrap());
+    }
+    assert_eq!(outcomes, [Outcome::Fail, Outcome::Fail, Outcome::Insufficient]);
+    let mut book = TargetBook::new();
+    book.matches = 50_000;
+    book.uncomparable[UncomparableReason::NoBaseline as usize] = 1;
+    assert_eq!(checks::mismatch(&book, 0.0, levels).outcome, Some(Outcome::Insufficient));
+}
+
+#[test]
+fn a_baseline_that_is_not_there_clears_nobody() {
+    let down = || TargetObservation {
+        outcome: TargetOutcome::Dropped(DropReason::Breaker),
+        ..failed(FailReason::Connect)
+    };
+    let judge = |candidate: TargetObservation, nth: u64, outcome: Outcome, reason: &str| {
+        let mut all = with_candidate(20_000, true, |_| took(Duration::from_millis(2)));
+        for (_, seen) in all.iter_mut().enumerate().filter(|(id, _)| id % nth as usize == 0) {
+            seen.targets[0] = candidate.clone();
+            seen.targets[1] = down();
+        }
+        check_traffic(reason, true, all, outcome, reason);
+    };
+    judge(took(Duration::from_millis(2)), 1, Outcome::Insufficient, "no request was answered by both");
+    judge(
+        failed(FailReason::Closed),
+        20,
+        Outcome::Insufficient,
+        "and 1,000 errors that baseline was not there for",
+    );
+}
+
+#[test]
+fn a_candidate_that_is_down_fails_and_the_reason_says_so() {
+    let all = with_candidate(2_000, true, |id| match id {
+        0..10 => failed(FailReason::Connect),
+        _ => TargetObservation {
+            outcome: TargetOutcome::Dropped(DropReason::Breaker),
+            ..failed(FailReason::Connect)
+        },
+    });
+    check_traffic(
+        "down",
+        true,
+        all,
+        Outcome::Fail,
+        "1,990 lost or dropped of 2,000 meant to be replayed (1,990 breaker)",
+    );
 }
 
 #[test]
@@ -189,6 +315,7 @@ fn errors_of_both_at_different_requests_cancel_out() {
             reference: only_reference,
             only_target,
             only_reference,
+            unpaired: 0,
         };
         let check = checks::errors(&pairs, "baseline", 1.2, 0.001, levels);
         assert_eq!(check.outcome, Some(outcome), "{only_target} against {only_reference}: {check:?}");

@@ -48,6 +48,10 @@ fn targets_hide_parameters_by_name_and_segments_by_form() {
         ("/pay/4111111111111111", "/pay/[masked: card]"),
         ("/a?f=%7B%22email%22%3A%22bob%22%7D", "/a?f=[masked: field]"),
         ("/a?next=/b%3Ftoken%3Dx", "/a?next=[masked: query]"),
+        (
+            "/a?client-secret=x&Passphrase=y&z=1",
+            "/a?client-secret=[masked: query]&Passphrase=[masked: query]&z=1",
+        ),
     ];
     for (target, expected) in cases {
         assert_eq!(masker.keep_target(&request(&format!("GET {target}"))).get(), expected);
