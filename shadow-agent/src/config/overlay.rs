@@ -3,7 +3,7 @@
 //! A list that is given replaces the file's list, and `--shadow` replaces all targets of the file: settings that were
 //! written for one host (above all `isolated`) are never inherited by another.
 
-use super::file::{Raw, Rule, Target, Text, nearest};
+use super::file::{Raw, Target, Text, nearest};
 use super::{ConfigError, Source};
 use crate::cli::RunArgs;
 
@@ -47,15 +47,6 @@ fn one(value: &Option<String>) -> Vec<String> {
 fn target(name: &str, url: Vec<Text>) -> Option<Target> {
     let url = last(url)?;
     Some(Target { name: Text::new(name, url.source), url, ..Target::default() })
-}
-
-/// Only these paths: they are shared, and everything else is not.
-fn only(paths: Vec<Text>) -> Vec<Rule> {
-    let source = paths.first().map_or(Source::Missing, |path| path.source);
-    let rule =
-        |path: Text, share: &str| Rule { sample: Some(Text::new(share, path.source)), path, skip: None };
-    let rest = rule(Text::new("**", source), "0%");
-    paths.into_iter().map(|path| rule(path, "100%")).chain([rest]).collect()
 }
 
 const SETTINGS: [Setting; 14] = [
@@ -105,7 +96,7 @@ const SETTINGS: [Setting; 14] = [
         flag: "--path",
         variable: "SHADOW_AGENT_PATH",
         given: |args| args.path.clone(),
-        set: |raw, _, texts| raw.select.rules = Some(only(texts)),
+        set: |raw, _, texts| raw.select.only = Some(texts),
     },
     Setting {
         flag: "--credentials",
