@@ -11,13 +11,14 @@ use crate::cli::RunArgs;
 const PREFIX: &str = "SHADOW_AGENT_";
 
 /// Variables with our prefix that other parts of the program read.
-const ELSEWHERE: [&str; 7] = [
+const ELSEWHERE: [&str; 8] = [
     "SHADOW_AGENT_CONFIG",
     "SHADOW_AGENT_DURATION",
     "SHADOW_AGENT_GATE",
     "SHADOW_AGENT_LABEL",
     "SHADOW_AGENT_LOG",
     "SHADOW_AGENT_REPORT",
+    "SHADOW_AGENT_STATE",
     "SHADOW_AGENT_TOKEN_FILE",
 ];
 
@@ -189,4 +190,26 @@ fn split_list(value: &str) -> impl Iterator<Item = &str> {
             c == ',' && depth <= 0
         })
         .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn no_variable_that_the_command_line_reads_is_refused() {
+        fn check(command: &clap::Command) {
+            for name in command.get_arguments().filter_map(clap::Arg::get_env) {
+                let name = name.to_str().unwrap().to_owned();
+                let laid =
+                    lay(&mut Raw::default(), [(name, "x".to_owned())].into_iter(), &RunArgs::default());
+                laid.unwrap();
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
 }
