@@ -36,7 +36,7 @@ use crate::policy::select::Selector;
 use crate::replay::{self, Replayer};
 use crate::report::text::{self, Style};
 use crate::report::{Outcome, Report, Summary};
-use crate::shard::{self, Pipeline, PipelineSettings};
+use crate::shard::{self, Links, Pipeline, PipelineSettings};
 
 mod heartbeat;
 mod line;
@@ -227,9 +227,9 @@ impl Capturing {
                 .name(format!("shard-{shard}"))
                 .spawn(move || {
                     let beat = || pulse.tick(shard);
-                    if let Err(error) =
-                        shard::run(source, pipeline, shard, &ledger, &backlog, &control, beat, &stop)
-                    {
+                    let (ledger, backlog, control, stop) = (&*ledger, &backlog, &control, &*stop);
+                    let links = Links { shard, ledger, backlog, control, stop };
+                    if let Err(error) = shard::run(source, pipeline, &links, beat) {
                         // One report is enough to end the run.
                         let _ = failed.try_send(anyhow!(error).context("capture broke down"));
                     }

@@ -10,4 +10,4 @@ mod tests;
 
 pub use crate::http::Event;
 pub use pipeline::{Pipeline, PipelineSettings, Stats};
-pub use run::run;
+pub use run::{Links, run};

@@ -98,7 +98,7 @@ pub(super) fn usable_mark(mark: u32) -> Option<u32> {
 /// When the bytes of one exchange passed the socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Passage {
-    /// The last byte written so far was handed to the socket.
+    /// The last byte written so far was about to be handed to the socket.
     pub(super) written: Option<Instant>,
     /// The first byte of the final response was read.
     pub(super) first_read: Option<Instant>,
@@ -123,8 +123,8 @@ impl Stopwatch {
         *self.lock()
     }
 
-    fn wrote(&self) {
-        self.lock().written = Some(Instant::now());
+    fn wrote(&self, at: Instant) {
+        self.lock().written = Some(at);
     }
 
     fn read(&self, bytes: &[u8]) {
@@ -186,8 +186,10 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // Before: while the call lasts, the answer may already arrive.
+        let now = Instant::now();
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.stopwatch.wrote();
+        self.stopwatch.wrote(now);
         Poll::Ready(Ok(written))
     }
 
@@ -196,8 +198,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let now = Instant::now();
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bytes))?;
-        self.stopwatch.wrote();
+        self.stopwatch.wrote(now);
         Poll::Ready(Ok(written))
     }
 

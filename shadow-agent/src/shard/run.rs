@@ -26,25 +26,37 @@ const BATCH: usize = 64;
 /// Segments taken between two beats and entries in the ledger, at most.
 const SEGMENTS: usize = 1024;
 
-/// Runs one shard until `stop` is set (then the source is drained, for half a second at most), or until the source ends.
+/// What a shard's thread is linked to.
+#[derive(Clone, Copy, Debug)]
+pub struct Links<'a> {
+    /// Its position among the shards.
+    pub shard: usize,
+    /// Where it enters what happened.
+    pub ledger: &'a Ledger,
+    /// Where whole exchanges go.
+    pub backlog: &'a Sender,
+    /// The kill switch.
+    pub control: &'a Control,
+    /// The wish to stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// Runs one shard until it shall stop (then the source is drained, for half a second at most), or until the source ends.
 ///
-/// Whole exchanges go to `backlog`; what it has no room for is lost. What happened is entered in `ledger` as the shard
-/// of that index, exchanges before they can be received. `beat` is called ten times a second or more often, unless the
-/// source holds the thread up. When `control` is switched off, what is open is skipped.
+/// Whole exchanges go to the backlog; what it has no room for is lost. What happened is entered in the ledger, exchanges
+/// before they can be received. `beat` is called ten times a second or more often, unless the
+/// source holds the thread up. When the kill switch is thrown, what is open is skipped.
 ///
 /// # Errors
 /// When the source is unusable; what was open is lost and entered all the same.
 pub fn run<S: SegmentSource>(
     mut source: S,
     mut pipeline: Pipeline,
-    shard: usize,
-    ledger: &Ledger,
-    backlog: &Sender,
-    control: &Control,
+    links: &Links<'_>,
     beat: impl Fn(),
-    stop: &AtomicBool,
 ) -> Result<(), S::Error> {
-    let mut batch = Batch::new(shard, ledger, backlog);
+    let Links { control, stop, .. } = *links;
+    let mut batch = Batch::new(links);
     let mut clock = Clock::default();
     let mut stopping: Option<Instant> = None;
     let mut enabled = true;
@@ -108,9 +120,7 @@ impl Clock {
 
 /// What happened since the last entry in the ledger.
 struct Batch<'a> {
-    shard: usize,
-    ledger: &'a Ledger,
-    backlog: &'a Sender,
+    links: &'a Links<'a>,
     /// Whole exchanges, each with its place in the backlog.
     ready: Vec<Place<'a>>,
     skipped: [u64; SkipReason::ALL.len()],
@@ -120,11 +130,9 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(shard: usize, ledger: &'a Ledger, backlog: &'a Sender) -> Batch<'a> {
+    fn new(links: &'a Links<'a>) -> Batch<'a> {
         Batch {
-            shard,
-            ledger,
-            backlog,
+            links,
             ready: Vec::with_capacity(BATCH),
             skipped: [0; SkipReason::ALL.len()],
             lost: [0; LostReason::ALL.len()],
@@ -134,7 +142,7 @@ impl<'a> Batch<'a> {
 
     fn add(&mut self, event: Event) {
         match event {
-            Event::Exchange(exchange) => match self.backlog.reserve(exchange) {
+            Event::Exchange(exchange) => match self.links.backlog.reserve(exchange) {
                 Some(place) => self.ready.push(place),
                 None => count(&mut self.lost, LostReason::Backlog as usize),
             },
@@ -156,7 +164,7 @@ impl<'a> Batch<'a> {
             buffered: stats.tcp.buffered as u64,
         };
         self.entered = stats.seen;
-        self.ledger.shard(self.shard, &batch);
+        self.links.ledger.shard(self.links.shard, &batch);
         for place in self.ready.drain(..) {
             place.send();
         }

@@ -147,7 +147,7 @@ fn whole_streams_are_captured(attachment: Attachment) {
     let (request, response) = (pattern(1), pattern(2));
     let mut config = capture();
     config.ring_size = 16 * 1024 * 1024;
-    let (mut capture, mut sources) =
+    let (capture, mut sources) =
         pair.on_server(|| KernelCapture::start_with(&config, &[pair.device()], true, attachment)).unwrap();
     assert_eq!(capture.attached().len(), 1);
     assert_eq!(capture.attached()[0].attachment, attachment);
@@ -253,7 +253,7 @@ fn leftover_filters_are_swept_and_those_of_others_are_not_touched() {
     });
     assert_eq!(attached(&pair).len(), 2);
     foreign();
-    let (mut next, _sources) =
+    let (next, _sources) =
         pair.on_server(|| KernelCapture::start(&capture(), &[pair.device()], true)).unwrap();
     assert_eq!(next.attached()[0].attachment, Attachment::Tcx);
     assert_eq!(attached(&pair).len(), 2, "the links of the new one only");
@@ -265,7 +265,7 @@ fn leftover_filters_are_swept_and_those_of_others_are_not_touched() {
 #[test]
 fn clsact_stays_while_somebody_else_has_a_filter_in_it() {
     let pair = Pair::new();
-    let (mut capture, _sources) = pair
+    let (capture, _sources) = pair
         .on_server(|| KernelCapture::start_with(&capture(), &[pair.device()], true, Attachment::Clsact))
         .unwrap();
     let other = ["egress", "prio", "1", "protocol", "ip", "u32", "match", "ip", "dport", "1", "0xffff"];
@@ -294,7 +294,7 @@ fn on_loopback_every_byte_is_seen_once() {
     let pair = Pair::new();
     let (request, response) = (pattern(3), pattern(4));
     let config = Capture { ring_size: 16 * 1024 * 1024, ..capture() };
-    let (mut capture, mut sources) =
+    let (capture, mut sources) =
         pair.on_server(|| KernelCapture::start(&config, &[device("lo", Toward::Both)], true)).unwrap();
     let address = SocketAddr::new("127.0.0.1".parse().unwrap(), PORT);
     let (requests, responses, _) = while_beating(&capture, || {

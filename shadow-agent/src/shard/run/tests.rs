@@ -93,16 +93,10 @@ fn check(script: Vec<Poll>, size: usize, expected: (u64, &[(LostReason, u64)], b
     let stop = Arc::new(AtomicBool::new(false));
     let source = Script { polls: script.into(), stop: stop.clone() };
     let beats = Cell::new(0);
-    let result = run(
-        source,
-        pipeline(),
-        0,
-        &ledger,
-        &sender,
-        &Control::new(true),
-        || beats.set(beats.get() + 1),
-        &stop,
-    );
+    let control = Control::new(true);
+    let links = Links { shard: 0, ledger: &ledger, backlog: &sender, control: &control, stop: &stop };
+    let result = run(source, pipeline(), &links, || beats.set(beats.get() + 1));
+    drop(sender);
     let (queued, lost, failed) = expected;
     assert_eq!(result.is_err(), failed);
     assert!(beats.get() > 0);
@@ -113,7 +107,6 @@ fn check(script: Vec<Poll>, size: usize, expected: (u64, &[(LostReason, u64)], b
         let expected = lost.iter().find(|(other, _)| other == reason).map_or(0, |&(_, count)| count);
         assert_eq!(snapshot.lost[*reason as usize], expected, "lost to {reason}");
     }
-    drop(sender);
     let received = std::iter::from_fn(|| next(&mut receiver)).inspect(|_| ledger.selected()).count();
     assert_eq!(received as u64, queued);
     assert_eq!((ledger.snapshot().selected, ledger.snapshot().imbalance()), (queued, 0));
@@ -141,8 +134,11 @@ fn nobody_receives_what_is_not_in_the_books() {
     let source = Script { polls, stop: stop.clone() };
     std::thread::scope(|scope| {
         let (ledger, stop) = (&ledger, &stop);
-        let shard = scope
-            .spawn(move || run(source, pipeline(), 0, ledger, &sender, &Control::new(true), || (), stop));
+        let shard = scope.spawn(move || {
+            let control = Control::new(true);
+            let links = Links { shard: 0, ledger, backlog: &sender, control: &control, stop };
+            run(source, pipeline(), &links, || ())
+        });
         scope.spawn(move || {
             while next(&mut receiver).is_some() {
                 ledger.selected();
@@ -170,7 +166,8 @@ fn the_kill_switch_skips_what_is_open_and_what_comes_later_is_rebuilt_again() {
         turns.set(turns.get() + 1);
         control.set_enabled(turns.get() != 2);
     };
-    run(source, pipeline(), 0, &ledger, &sender, &control, beat, &stop).unwrap();
+    let links = Links { shard: 0, ledger: &ledger, backlog: &sender, control: &control, stop: &stop };
+    run(source, pipeline(), &links, beat).unwrap();
     let end = ledger.snapshot();
     assert_eq!(end.skipped[SkipReason::Disabled as usize], 1);
     assert_eq!((end.lost_total(), end.in_flight, end.imbalance()), (0, 2, 0));
