@@ -4,9 +4,7 @@
 //! the kernel stops copying, the shards drain their rings and finish, the backlog empties, and replays under way get
 //! a deadline.
 
-use std::fs;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -24,7 +22,6 @@ use crate::capture::interfaces::Device;
 use crate::capture::kernel::{KernelCapture, RingSource};
 use crate::capture::{Counters, interfaces};
 use crate::cli::Exit;
-use crate::commands::UsageError;
 use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
 use crate::config::{Config, Limits};
@@ -34,12 +31,12 @@ use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
 use crate::replay::{self, Replayer};
-use crate::report::text::{self, Style};
-use crate::report::{Outcome, Report, Summary};
+use crate::report::{Outcome, Report};
 use crate::shard::{self, Links, Pipeline, PipelineSettings};
 
 mod heartbeat;
 mod line;
+mod publish;
 pub mod status;
 
 use heartbeat::Pulse;
@@ -73,7 +70,7 @@ pub struct Options {
 /// When a stage cannot start, or capture breaks down; the message is one sentence with the remedy.
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     let devices = interfaces::resolve(&config.capture)?;
-    options.report.as_deref().map_or(Ok(()), check_writable)?;
+    options.report.as_deref().map_or(Ok(()), publish::check_writable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("runtime")
@@ -112,7 +109,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     runtime.block_on(drain(&line, capture.driving, &mut signals));
 
     let summary = line.report.summary(&line.ledger.snapshot(), &counters(&kernel));
-    publish(&summary, options)?;
+    publish::publish(&summary, options.report.as_deref())?;
     if let Some(admin) = admin {
         admin.shutdown();
     }
@@ -326,32 +323,4 @@ fn announce(devices: &[Device], line: &Line, admin: Option<&admin::Server>) {
     let targets: Vec<_> = line.replayer.targets().iter().map(|target| target.name.as_str()).collect();
     let admin = admin.map(|admin| admin.local_addr().to_string()).unwrap_or_else(|| "off".to_owned());
     tracing::info!(interfaces = devices.join(","), targets = targets.join(","), admin, "capturing");
-}
-
-/// Refuses a report path that could not be written at the end, before anything was captured for it.
-fn check_writable(path: &Path) -> anyhow::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if path.is_dir() || !folder.is_dir() {
-        return Err(UsageError::Report(path.to_owned()).into());
-    }
-    Ok(())
-}
-
-/// Shows the summary, and writes the report whole or not at all.
-fn publish(summary: &Summary, options: &Options) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    let style = Style { colour: stdout.is_terminal(), ..Style::default() };
-    let shown = text::render(summary, style);
-    // Whoever reads may be gone; the report must be written all the same.
-    let _ = stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush());
-    let Some(path) = &options.report else { return Ok(()) };
-    let mut partial = path.clone().into_os_string();
-    partial.push(".partial");
-    let json = serde_json::to_vec_pretty(summary).context("the summary could not be written as JSON")?;
-    fs::write(&partial, json)
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("--report {} could not be written", path.display()))
 }

@@ -141,8 +141,13 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// `--report` names a place that no file can be written to.
-    #[error("--report {} cannot be written; name a file in a folder that exists", .0.display())]
-    Report(PathBuf),
+    #[error("--report {} cannot be written ({source}); name a file in a folder that you may write to", path.display())]
+    Report {
+        /// The path given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// `--admin` is no address.
     #[error("--admin {0} is not an address; write one such as 127.0.0.1:9465")]
     Admin(String),
