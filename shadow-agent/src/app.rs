@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, SwitchFile};
@@ -25,7 +25,7 @@ use crate::cli::Exit;
 use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
 use crate::config::{Config, Limits};
-use crate::control::Control;
+use crate::control::{Control, State};
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
@@ -38,9 +38,11 @@ mod heartbeat;
 mod line;
 mod publish;
 pub mod status;
+mod wreck;
 
 use heartbeat::Pulse;
 use line::Line;
+use wreck::Witness;
 
 /// How long the backlog and the replays under way may take after the agent was asked to stop. A service manager must
 /// wait longer than this before it kills.
@@ -79,6 +81,8 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
         .context("the asynchronous runtime could not be started")?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let control = Control::new(config.enabled && !disabled_by_operator(options)?);
+    // Followed from here on, so that no change is missed while the rest starts.
+    let switch = control.subscribe();
     let (kernel, sources) = KernelCapture::start(&config.capture, &devices, control.enabled())?;
     let kernel = Arc::new(kernel);
     let line = build_line(config, options, &runtime, &control, sources.len())?;
@@ -90,12 +94,14 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     announce(&devices, &line, admin.as_ref());
 
     let ended = runtime.block_on(async {
-        let switch = tokio::spawn(carry_switch(control.clone(), Arc::clone(&kernel)));
+        let switch = tokio::spawn(carry_switch(switch, Arc::clone(&kernel)));
         let live = tokio::spawn(status::show(Arc::clone(&line.report), Arc::clone(&line.ledger)));
         let ended = tokio::select! {
             () = signals.stop() => Ok(()),
             () = after(options.duration) => Ok(()),
             Some(error) = capture.broken.recv() => Err(error),
+            // It ends only after the shards, unless it panics.
+            _ = &mut capture.driving => Err(wreck::panicked("the thread that decides about exchanges")),
         };
         live.abort();
         switch.abort();
@@ -223,6 +229,7 @@ impl Capturing {
             thread::Builder::new()
                 .name(format!("shard-{shard}"))
                 .spawn(move || {
+                    let _witness = Witness::new(&failed);
                     let beat = || pulse.tick(shard);
                     let (ledger, backlog, control, stop) = (&*ledger, &backlog, &control, &*stop);
                     let links = Links { shard, ledger, backlog, control, stop };
@@ -252,8 +259,7 @@ impl Capturing {
 }
 
 /// Carries the kill switch into the kernel, as long as it is polled.
-async fn carry_switch(control: Control, kernel: Arc<KernelCapture>) {
-    let mut switch = control.subscribe();
+async fn carry_switch(mut switch: watch::Receiver<State>, kernel: Arc<KernelCapture>) {
     while switch.changed().await.is_ok() {
         let enabled = switch.borrow_and_update().enabled;
         kernel.set_enabled(enabled);
@@ -264,7 +270,9 @@ async fn carry_switch(control: Control, kernel: Arc<KernelCapture>) {
 /// Waits until the backlog is empty and every exchange is judged; gives up at [`DRAIN`] or at a second signal.
 async fn drain(line: &Line, driving: tokio::task::JoinHandle<()>, signals: &mut Signals) {
     let judged = async {
-        let _ = driving.await;
+        if !driving.is_finished() {
+            let _ = driving.await;
+        }
         line.tasks.close();
         line.tasks.wait().await;
     };
