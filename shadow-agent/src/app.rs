@@ -51,6 +51,9 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 /// Threads of the runtime. One carries some 15,000 replays a second; a second one costs a third more CPU for each.
 const WORKERS: usize = 1;
 
+/// Threads that compare large bodies and resolve names; the rest waits, within the bounds of memory.
+const BLOCKING: usize = 4;
+
 /// What `run` was asked for beyond the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -75,6 +78,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     options.report.as_deref().map_or(Ok(()), publish::check_writable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
         .thread_name("runtime")
         .enable_all()
         .build()
@@ -137,7 +141,11 @@ fn build_line(
     shards: usize,
 ) -> anyhow::Result<Arc<Line>> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
-    let settings = replay::Settings { mark: config.capture.mark, body_limit: config.limits.body };
+    let settings = replay::Settings {
+        mark: config.capture.mark,
+        body_limit: config.limits.body,
+        held_limit: config.limits.total_buffer / 4,
+    };
     let replayer = {
         let _inside = runtime.enter();
         Replayer::start(&config.replay, &settings, control.clone())?
@@ -214,10 +222,11 @@ impl Capturing {
         let stop = Arc::new(AtomicBool::new(false));
         let count = sources.len();
         let pulse = Pulse::new(count);
-        // One bound for all bytes held: half of it for what is being rebuilt, half for what is being replayed.
+        // One bound for all bytes held: half of it for what is being rebuilt, a quarter for what is being replayed, and
+        // a quarter for the answers to that.
         let half = config.limits.total_buffer / 2;
         let limits = Limits { total_buffer: half, ..config.limits.clone() };
-        let (backlog, receiver) = backlog::backlog(MAX_QUEUED, half);
+        let (backlog, receiver) = backlog::backlog(MAX_QUEUED, half / 2);
         let (failed, broken) = mpsc::channel(count.max(1));
         let driving = runtime.spawn(Arc::clone(line).drive(receiver));
         let shards = sources.into_iter().enumerate().map(|(shard, source)| {

@@ -36,7 +36,7 @@ pub(crate) fn mismatch(book: &TargetBook, limit: f64, levels: Levels) -> Check {
     rate(CheckName::Mismatch, book.mismatches, book.compared(), limit, levels, ["mismatches", "compared"])
 }
 
-/// The share of exchanges lost on the way, or dropped because the candidate could not take them.
+/// The share of exchanges lost on the way, or dropped because a target or the agent could not take them.
 ///
 /// What was lost because the agent stopped says nothing about the evidence and is left out; so is what the operator
 /// wished to be dropped (rate limit, kill switch).
@@ -44,7 +44,7 @@ pub(crate) fn loss(ledger: &ledger::Snapshot, target: usize, limit: f64, levels:
     let at_stop = ledger.lost.get(LostReason::Shutdown as usize).copied().unwrap_or(0);
     let lost = ledger.lost_total().saturating_sub(at_stop);
     let dropped = ledger.targets.get(target).map_or(0, |counts| {
-        [DropReason::Queue, DropReason::Breaker, DropReason::Concurrency]
+        [DropReason::Queue, DropReason::Breaker, DropReason::Concurrency, DropReason::Memory]
             .iter()
             .filter_map(|&reason| counts.dropped.get(reason as usize))
             .sum()
