@@ -284,7 +284,7 @@ fn values_given_on_the_way_are_refused_with_where_they_were_given() {
         (
             &[("SHADOW_AGENT_CONCURRENCY", "0")],
             "",
-            "environment variable SHADOW_AGENT_CONCURRENCY: `0` is out of bounds; write a value from 1 to 10000",
+            "environment variable SHADOW_AGENT_CONCURRENCY: `0` is out of bounds; write a value from 1 to 4096",
         ),
         (
             &[("SHADOW_AGENT_INTERFACES", "eth0")],
