@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -37,11 +36,13 @@ use crate::shard::{self, Links, Pipeline, PipelineSettings};
 mod heartbeat;
 mod line;
 mod publish;
+mod signals;
 pub mod status;
 mod wreck;
 
 use heartbeat::Pulse;
 use line::Line;
+use signals::Signals;
 use wreck::Witness;
 
 /// How long the backlog and the replays under way may take after the agent was asked to stop. A service manager must
@@ -295,29 +296,6 @@ async fn drain(line: &Line, driving: tokio::task::JoinHandle<()>, signals: &mut 
         tracing::warn!("replays that were still under way were given up; they are counted as `shutdown`");
         line.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), line.tasks.wait()).await;
-    }
-}
-
-/// The signals that end the agent: SIGINT, SIGTERM and SIGHUP.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn new() -> anyhow::Result<Signals> {
-        let follow = |kind| signal(kind).context("signals could not be followed");
-        Ok(Signals([
-            follow(SignalKind::interrupt())?,
-            follow(SignalKind::terminate())?,
-            follow(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn stop(&mut self) {
-        let Signals([interrupt, terminate, hangup]) = self;
-        tokio::select! {
-            _ = interrupt.recv() => (),
-            _ = terminate.recv() => (),
-            _ = hangup.recv() => (),
-        }
     }
 }
 
