@@ -4,9 +4,7 @@
 //! the kernel stops copying, the shards drain their rings and finish, the backlog empties, and replays under way get
 //! a deadline.
 
-use std::fs;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,8 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, SwitchFile};
@@ -24,26 +21,29 @@ use crate::capture::interfaces::Device;
 use crate::capture::kernel::{KernelCapture, RingSource};
 use crate::capture::{Counters, interfaces};
 use crate::cli::Exit;
-use crate::commands::UsageError;
 use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
 use crate::config::{Config, Limits};
-use crate::control::Control;
+use crate::control::{Control, State};
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
 use crate::replay::{self, Replayer};
-use crate::report::text::{self, Style};
-use crate::report::{Outcome, Report, Summary};
+use crate::report::{Outcome, Report};
 use crate::shard::{self, Links, Pipeline, PipelineSettings};
 
 mod heartbeat;
 mod line;
+mod publish;
+mod signals;
 pub mod status;
+mod wreck;
 
 use heartbeat::Pulse;
 use line::Line;
+use signals::Signals;
+use wreck::Witness;
 
 /// How long the backlog and the replays under way may take after the agent was asked to stop. A service manager must
 /// wait longer than this before it kills.
@@ -51,6 +51,9 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 
 /// Threads of the runtime. One carries some 15,000 replays a second; a second one costs a third more CPU for each.
 const WORKERS: usize = 1;
+
+/// Threads that compare large bodies and resolve names; the rest waits, within the bounds of memory.
+const BLOCKING: usize = 4;
 
 /// What `run` was asked for beyond the configuration.
 #[derive(Clone, Debug, Default)]
@@ -73,15 +76,18 @@ pub struct Options {
 /// When a stage cannot start, or capture breaks down; the message is one sentence with the remedy.
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     let devices = interfaces::resolve(&config.capture)?;
-    options.report.as_deref().map_or(Ok(()), check_writable)?;
+    options.report.as_deref().map_or(Ok(()), publish::check_writable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
         .thread_name("runtime")
         .enable_all()
         .build()
         .context("the asynchronous runtime could not be started")?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let control = Control::new(config.enabled && !disabled_by_operator(options)?);
+    // Followed from here on, so that no change is missed while the rest starts.
+    let switch = control.subscribe();
     let (kernel, sources) = KernelCapture::start(&config.capture, &devices, control.enabled())?;
     let kernel = Arc::new(kernel);
     let line = build_line(config, options, &runtime, &control, sources.len())?;
@@ -93,12 +99,14 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     announce(&devices, &line, admin.as_ref());
 
     let ended = runtime.block_on(async {
-        let switch = tokio::spawn(carry_switch(control.clone(), Arc::clone(&kernel)));
+        let switch = tokio::spawn(carry_switch(switch, Arc::clone(&kernel)));
         let live = tokio::spawn(status::show(Arc::clone(&line.report), Arc::clone(&line.ledger)));
         let ended = tokio::select! {
             () = signals.stop() => Ok(()),
             () = after(options.duration) => Ok(()),
             Some(error) = capture.broken.recv() => Err(error),
+            // It ends only after the shards, unless it panics.
+            _ = &mut capture.driving => Err(wreck::panicked("the thread that decides about exchanges")),
         };
         live.abort();
         switch.abort();
@@ -112,7 +120,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     runtime.block_on(drain(&line, capture.driving, &mut signals));
 
     let summary = line.report.summary(&line.ledger.snapshot(), &counters(&kernel));
-    publish(&summary, options)?;
+    publish::publish(&summary, options.report.as_deref())?;
     if let Some(admin) = admin {
         admin.shutdown();
     }
@@ -134,7 +142,11 @@ fn build_line(
     shards: usize,
 ) -> anyhow::Result<Arc<Line>> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
-    let settings = replay::Settings { mark: config.capture.mark, body_limit: config.limits.body };
+    let settings = replay::Settings {
+        mark: config.capture.mark,
+        body_limit: config.limits.body,
+        held_limit: config.limits.total_buffer / 4,
+    };
     let replayer = {
         let _inside = runtime.enter();
         Replayer::start(&config.replay, &settings, control.clone())?
@@ -211,10 +223,11 @@ impl Capturing {
         let stop = Arc::new(AtomicBool::new(false));
         let count = sources.len();
         let pulse = Pulse::new(count);
-        // One bound for all bytes held: half of it for what is being rebuilt, half for what is being replayed.
+        // One bound for all bytes held: half of it for what is being rebuilt, a quarter for what is being replayed, and
+        // a quarter for the answers to that.
         let half = config.limits.total_buffer / 2;
         let limits = Limits { total_buffer: half, ..config.limits.clone() };
-        let (backlog, receiver) = backlog::backlog(MAX_QUEUED, half);
+        let (backlog, receiver) = backlog::backlog(MAX_QUEUED, half / 2);
         let (failed, broken) = mpsc::channel(count.max(1));
         let driving = runtime.spawn(Arc::clone(line).drive(receiver));
         let shards = sources.into_iter().enumerate().map(|(shard, source)| {
@@ -226,6 +239,7 @@ impl Capturing {
             thread::Builder::new()
                 .name(format!("shard-{shard}"))
                 .spawn(move || {
+                    let _witness = Witness::new(&failed);
                     let beat = || pulse.tick(shard);
                     let (ledger, backlog, control, stop) = (&*ledger, &backlog, &control, &*stop);
                     let links = Links { shard, ledger, backlog, control, stop };
@@ -255,8 +269,7 @@ impl Capturing {
 }
 
 /// Carries the kill switch into the kernel, as long as it is polled.
-async fn carry_switch(control: Control, kernel: Arc<KernelCapture>) {
-    let mut switch = control.subscribe();
+async fn carry_switch(mut switch: watch::Receiver<State>, kernel: Arc<KernelCapture>) {
     while switch.changed().await.is_ok() {
         let enabled = switch.borrow_and_update().enabled;
         kernel.set_enabled(enabled);
@@ -267,7 +280,9 @@ async fn carry_switch(control: Control, kernel: Arc<KernelCapture>) {
 /// Waits until the backlog is empty and every exchange is judged; gives up at [`DRAIN`] or at a second signal.
 async fn drain(line: &Line, driving: tokio::task::JoinHandle<()>, signals: &mut Signals) {
     let judged = async {
-        let _ = driving.await;
+        if !driving.is_finished() {
+            let _ = driving.await;
+        }
         line.tasks.close();
         line.tasks.wait().await;
     };
@@ -281,29 +296,6 @@ async fn drain(line: &Line, driving: tokio::task::JoinHandle<()>, signals: &mut 
         tracing::warn!("replays that were still under way were given up; they are counted as `shutdown`");
         line.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), line.tasks.wait()).await;
-    }
-}
-
-/// The signals that end the agent: SIGINT, SIGTERM and SIGHUP.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn new() -> anyhow::Result<Signals> {
-        let follow = |kind| signal(kind).context("signals could not be followed");
-        Ok(Signals([
-            follow(SignalKind::interrupt())?,
-            follow(SignalKind::terminate())?,
-            follow(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn stop(&mut self) {
-        let Signals([interrupt, terminate, hangup]) = self;
-        tokio::select! {
-            _ = interrupt.recv() => (),
-            _ = terminate.recv() => (),
-            _ = hangup.recv() => (),
-        }
     }
 }
 
@@ -326,32 +318,4 @@ fn announce(devices: &[Device], line: &Line, admin: Option<&admin::Server>) {
     let targets: Vec<_> = line.replayer.targets().iter().map(|target| target.name.as_str()).collect();
     let admin = admin.map(|admin| admin.local_addr().to_string()).unwrap_or_else(|| "off".to_owned());
     tracing::info!(interfaces = devices.join(","), targets = targets.join(","), admin, "capturing");
-}
-
-/// Refuses a report path that could not be written at the end, before anything was captured for it.
-fn check_writable(path: &Path) -> anyhow::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if path.is_dir() || !folder.is_dir() {
-        return Err(UsageError::Report(path.to_owned()).into());
-    }
-    Ok(())
-}
-
-/// Shows the summary, and writes the report whole or not at all.
-fn publish(summary: &Summary, options: &Options) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    let style = Style { colour: stdout.is_terminal(), ..Style::default() };
-    let shown = text::render(summary, style);
-    // Whoever reads may be gone; the report must be written all the same.
-    let _ = stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush());
-    let Some(path) = &options.report else { return Ok(()) };
-    let mut partial = path.clone().into_os_string();
-    partial.push(".partial");
-    let json = serde_json::to_vec_pretty(summary).context("the summary could not be written as JSON")?;
-    fs::write(&partial, json)
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("--report {} could not be written", path.display()))
 }

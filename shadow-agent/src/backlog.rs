@@ -32,6 +32,8 @@ pub struct Admitted {
 pub struct Sender {
     queue: mpsc::Sender<Admitted>,
     room: Arc<Semaphore>,
+    /// All of the room, in units.
+    units: u32,
 }
 
 /// The runtime's end.
@@ -44,15 +46,17 @@ pub struct Receiver {
 #[must_use]
 pub fn backlog(exchanges: usize, bytes: usize) -> (Sender, Receiver) {
     let (sender, receiver) = mpsc::channel(exchanges.max(1));
-    let room = Arc::new(Semaphore::new((bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS)));
-    (Sender { queue: sender, room }, Receiver { queue: receiver })
+    let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
+    let room = Arc::new(Semaphore::new((units as usize).min(Semaphore::MAX_PERMITS)));
+    (Sender { queue: sender, room, units }, Receiver { queue: receiver })
 }
 
 impl Sender {
-    /// Reserves room for `exchange`, if there is any, without making it visible to the other end yet.
+    /// Reserves room for `exchange`, if there is any, without making it visible to the other end yet. One that is larger
+    /// than all of the room has it for itself alone, so that no size is always lost.
     #[must_use]
     pub fn reserve(&self, exchange: Exchange) -> Option<Place<'_>> {
-        let units = u32::try_from(weight(&exchange).div_ceil(UNIT)).ok()?;
+        let units = u32::try_from(weight(&exchange).div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
         let room = Arc::clone(&self.room).try_acquire_many_owned(units).ok()?;
         let slot = self.queue.try_reserve().ok()?;
         Some(Place { slot, admitted: Admitted { exchange, _room: room } })
@@ -140,6 +144,16 @@ mod tests {
         assert!(sender.reserve(exchange(40 * 1024)).is_none(), "over the bound while replayed");
         drop(admitted);
         assert!(sender.reserve(exchange(40 * 1024)).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_exchange_larger_than_the_bound_is_admitted_alone() {
+        let (sender, mut receiver) = backlog(8, 64 * 1024);
+        sender.reserve(exchange(0)).unwrap().send();
+        assert!(sender.reserve(exchange(100 * 1024)).is_none(), "it would not be alone");
+        drop(receiver.next().await);
+        sender.reserve(exchange(100 * 1024)).unwrap().send();
+        assert!(sender.reserve(exchange(0)).is_none(), "it is alone");
     }
 
     #[tokio::test]

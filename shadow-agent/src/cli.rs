@@ -128,7 +128,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub isolated: bool,
 
-    /// Replay only these paths: `*` within a segment, `**` across segments (repeatable)
+    /// Replay only these paths, save what rules and built-in skips leave out: `*` within a segment, `**` across
+    /// segments (repeatable)
     #[arg(long, value_name = "GLOB")]
     pub path: Vec<String>,
 

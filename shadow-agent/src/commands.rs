@@ -16,7 +16,7 @@ use crate::capture::interfaces::{self, InterfaceError};
 use crate::capture::kernel::KernelError;
 use crate::cli::{Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, Exit, RunArgs};
 use crate::compare::CompareError;
-use crate::config::check::{LoopError, check_loop};
+use crate::config::check::{LoopError, check_loop, leave_targets_out};
 use crate::config::{self, ConfigError};
 use crate::doctor;
 use crate::policy::PolicyError;
@@ -40,9 +40,12 @@ pub fn execute(command: &Command) -> anyhow::Result<Exit> {
 }
 
 fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
-    let config = config::load(arguments.config.as_deref(), env::vars(), arguments)?;
+    let mut config = config::load(arguments.config.as_deref(), env::vars(), arguments)?;
     privileges::check()?;
     check_loop(&config, &interfaces::own_addresses()?)?;
+    for (target, address) in leave_targets_out(&mut config) {
+        tracing::warn!(target_name = target, %address, "the target is on a captured port: nothing of its address is captured");
+    }
     let options = Options {
         duration: arguments.duration,
         report: arguments.report.clone(),
@@ -141,8 +144,13 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// `--report` names a place that no file can be written to.
-    #[error("--report {} cannot be written; name a file in a folder that exists", .0.display())]
-    Report(PathBuf),
+    #[error("--report {} cannot be written ({source}); name a file in a folder that you may write to", path.display())]
+    Report {
+        /// The path given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// `--admin` is no address.
     #[error("--admin {0} is not an address; write one such as 127.0.0.1:9465")]
     Admin(String),

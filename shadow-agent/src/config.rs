@@ -135,6 +135,9 @@ pub struct Limits {
 pub struct Select {
     /// Methods replayed.
     pub methods: BTreeSet<String>,
+    /// Globs over the path, outside of which nothing is replayed; every path is inside when there are none. They narrow
+    /// what the rules and the built-in skips leave, and override neither.
+    pub only: Vec<String>,
     /// Rules by path, evaluated top down before the built-in skips; the first that matches decides.
     pub rules: Vec<SelectRule>,
 }
@@ -312,6 +315,7 @@ impl Default for Select {
         let methods = [Method::GET, Method::HEAD, Method::OPTIONS];
         Select {
             methods: methods.iter().map(|method| method.as_str().to_owned()).collect(),
+            only: Vec::new(),
             rules: Vec::new(),
         }
     }

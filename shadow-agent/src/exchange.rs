@@ -333,6 +333,8 @@ reasons! {
         Breaker = "breaker",
         /// No slot under the concurrency limit became free in time.
         Concurrency = "concurrency",
+        /// Answers that wait for those of another target fill the memory that they may take.
+        Memory = "memory",
         /// The kill switch was thrown before sending.
         Disabled = "disabled",
         /// The agent stopped before sending.

@@ -22,7 +22,21 @@ pub fn start(filter: &str) {
 pub fn fail(error: &anyhow::Error) {
     let clear = if io::stderr().is_terminal() { CLEAR_LINE } else { "" };
     // There is nowhere else to say it.
-    let _ = writeln!(io::stderr(), "{clear}shadow-agent: {error:#}");
+    let _ = writeln!(io::stderr(), "{clear}shadow-agent: {}", sentence(error));
+}
+
+/// An error and its causes, save those whose words are already in it.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.contains(&cause) {
+            sentence.push_str(": ");
+            sentence.push_str(&cause);
+        }
+    }
+    sentence
 }
 
 /// Writes lines to standard error; on a terminal, each takes the live status off its line first.
@@ -41,5 +55,22 @@ impl<'a> MakeWriter<'a> for Lines {
             let _ = stderr.write_all(CLEAR_LINE.as_bytes());
         }
         stderr
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::UsageError;
+
+    #[test]
+    fn nothing_is_said_twice_and_no_cause_is_left_out() {
+        let source = io::ErrorKind::NotFound.into();
+        let error = anyhow::Error::from(UsageError::Report { path: "/a".into(), source });
+        let expected =
+            "--report /a cannot be written (entity not found); name a file in a folder that you may write to";
+        assert_eq!(sentence(&error), expected);
+        let error = anyhow::Error::from(io::Error::from(io::ErrorKind::NotFound)).context("no way");
+        assert_eq!(sentence(&error), "no way: entity not found");
     }
 }

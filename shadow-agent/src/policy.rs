@@ -14,9 +14,9 @@ pub(crate) use target::percent_decode;
 /// Why a policy cannot be built from its configuration.
 #[derive(Debug, Error)]
 pub enum PolicyError {
-    /// A rule's path is not a glob.
+    /// The path of `only` or of a rule is not a glob.
     #[error(
-        "select.rules: the path `{path}` is not a valid glob ({source}); use `*` within a segment, `**` across segments"
+        "select: the path `{path}` is not a valid glob ({source}); use `*` within a segment, `**` across segments"
     )]
     Glob {
         /// The path as configured.

@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::exchange::{Answer, DropReason, FailReason, Role, TargetInfo};
 use crate::policy::mask::Sendable;
 use gate::Gate;
+use room::Room;
 use target::Target;
 
 mod breaker;
@@ -26,6 +27,7 @@ mod marks;
 mod pool;
 mod rate;
 mod request;
+mod room;
 mod slots;
 mod socket;
 mod target;
@@ -42,6 +44,8 @@ pub struct Settings {
     pub mark: u32,
     /// `limits.body`: the largest body of an answer, in bytes.
     pub body_limit: usize,
+    /// The bytes of answers, of all targets together, that may wait to be compared; beyond, requests are dropped.
+    pub held_limit: usize,
 }
 
 /// How one request ended at one target.
@@ -147,12 +151,13 @@ impl Replayer {
         let runtime = Handle::try_current().map_err(|_| ReplayError::NoRuntime)?;
         let mark = socket::usable_mark(settings.mark);
         let gate = Arc::new(Gate::new(control));
+        let room = Room::new(settings.held_limit);
         let candidates = config.targets.iter().map(|target| (target, Role::Candidate));
         let all = candidates.chain(config.baseline.iter().map(|target| (target, Role::Baseline)));
         let (targets, infos): (Vec<_>, Vec<_>) = all
             .map(|(target, role)| {
                 let info = TargetInfo { name: target.name.clone(), role };
-                let target = Target::new(target, mark, settings.body_limit, Arc::clone(&gate))?;
+                let target = Target::new(target, mark, settings.body_limit, room.clone(), Arc::clone(&gate))?;
                 Ok((target, info))
             })
             .collect::<Result<Vec<_>, ReplayError>>()?

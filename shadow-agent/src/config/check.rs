@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use http::Method;
+use ipnet::IpNet;
 
 use super::file::{Raw, Text};
 use super::resolve::wrong;
@@ -73,8 +74,27 @@ fn leads_back(config: &Config, own_addresses: &[IpAddr], target: SocketAddr) -> 
     let is_server = capture.side != Side::Client
         && (capture.server.include.is_empty() || capture.server.include.iter().any(|net| net.contains(&ip)))
         && !capture.server.exclude.iter().any(|net| net.contains(&ip));
-    let is_captured = capture.ports.iter().any(|&(first, last)| (first..=last).contains(&target.port()));
-    is_own && is_server && is_captured
+    is_own && is_server && is_captured(config, target.port())
+}
+
+/// Leaves the flows to every target out of the capture, resolving the targets' host names (which may block).
+///
+/// What we send carries our mark, but what a target answers does not: on a captured port it would be taken for half of
+/// somebody else's connection. Returns the target's name and the address for each that is left out with all its ports.
+pub fn leave_targets_out(config: &mut Config) -> Vec<(String, SocketAddr)> {
+    let mut left_out = Vec::new();
+    for target in config.replay.targets.iter().chain(&config.replay.baseline) {
+        for address in addresses(target).into_iter().filter(|address| is_captured(config, address.port())) {
+            left_out.push((target.name.clone(), address));
+        }
+    }
+    let networks = left_out.iter().map(|(_, address)| IpNet::from(address.ip().to_canonical()));
+    config.capture.server.exclude.extend(networks);
+    left_out
+}
+
+fn is_captured(config: &Config, port: u16) -> bool {
+    config.capture.ports.iter().any(|&(first, last)| (first..=last).contains(&port))
 }
 
 /// Checks the whole; `raw` says where each value came from.
@@ -195,5 +215,30 @@ fn token(path: &Path) -> Result<(), Problem> {
     match TOKEN.contains(&token.len()) && token.iter().all(u8::is_ascii_graphic) {
         true => Ok(()),
         false => Err(Problem::TokenUnusable(shown())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_on_captured_ports_are_left_out_and_others_are_not() {
+        let mut config = Config::default();
+        let target = |name: &str, url: &str| Target {
+            name: name.to_owned(),
+            url: url.parse().unwrap(),
+            ..Target::default()
+        };
+        config.capture.ports = vec![(80, 80), (9000, 9010)];
+        config.capture.server.exclude = vec!["10.9.0.0/16".parse().unwrap()];
+        config.replay.targets =
+            vec![target("a", "http://10.0.0.9:9005"), target("b", "http://10.0.0.8:9011")];
+        config.replay.baseline = Some(target("c", "http://[fd00::1]"));
+        let left_out = leave_targets_out(&mut config);
+        let expected = [("a".to_owned(), "10.0.0.9:9005"), ("c".to_owned(), "[fd00::1]:80")];
+        assert_eq!(left_out, expected.map(|(name, address)| (name, address.parse().unwrap())));
+        let excluded = ["10.9.0.0/16", "10.0.0.9/32", "fd00::1/128"].map(|net| net.parse().unwrap());
+        assert_eq!(config.capture.server.exclude, excluded);
     }
 }

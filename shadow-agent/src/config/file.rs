@@ -142,7 +142,7 @@ raw! {
         exchange_timeout: Option<Text>,
         cpu: Option<NotYet>,
     }
-    Select { methods: Option<Vec<Text>>, rules: Option<Vec<Rule>>, }
+    Select { methods: Option<Vec<Text>>, only: Option<Vec<Text>>, rules: Option<Vec<Rule>>, }
     Rule { path: Text, sample: Option<Text>, skip: Option<Text>, }
     Mask { keep: MaskRules, send: MaskRules, }
     MaskRules { headers: Option<Vec<Text>>, fields: Option<Vec<Text>>, query: Option<Vec<Text>>, }

@@ -3,7 +3,7 @@
 //! A list that is given replaces the file's list, and `--shadow` replaces all targets of the file: settings that were
 //! written for one host (above all `isolated`) are never inherited by another.
 
-use super::file::{Raw, Rule, Target, Text, nearest};
+use super::file::{Raw, Target, Text, nearest};
 use super::{ConfigError, Source};
 use crate::cli::RunArgs;
 
@@ -11,13 +11,14 @@ use crate::cli::RunArgs;
 const PREFIX: &str = "SHADOW_AGENT_";
 
 /// Variables with our prefix that other parts of the program read.
-const ELSEWHERE: [&str; 7] = [
+const ELSEWHERE: [&str; 8] = [
     "SHADOW_AGENT_CONFIG",
     "SHADOW_AGENT_DURATION",
     "SHADOW_AGENT_GATE",
     "SHADOW_AGENT_LABEL",
     "SHADOW_AGENT_LOG",
     "SHADOW_AGENT_REPORT",
+    "SHADOW_AGENT_STATE",
     "SHADOW_AGENT_TOKEN_FILE",
 ];
 
@@ -47,15 +48,6 @@ fn one(value: &Option<String>) -> Vec<String> {
 fn target(name: &str, url: Vec<Text>) -> Option<Target> {
     let url = last(url)?;
     Some(Target { name: Text::new(name, url.source), url, ..Target::default() })
-}
-
-/// Only these paths: they are shared, and everything else is not.
-fn only(paths: Vec<Text>) -> Vec<Rule> {
-    let source = paths.first().map_or(Source::Missing, |path| path.source);
-    let rule =
-        |path: Text, share: &str| Rule { sample: Some(Text::new(share, path.source)), path, skip: None };
-    let rest = rule(Text::new("**", source), "0%");
-    paths.into_iter().map(|path| rule(path, "100%")).chain([rest]).collect()
 }
 
 const SETTINGS: [Setting; 14] = [
@@ -105,7 +97,7 @@ const SETTINGS: [Setting; 14] = [
         flag: "--path",
         variable: "SHADOW_AGENT_PATH",
         given: |args| args.path.clone(),
-        set: |raw, _, texts| raw.select.rules = Some(only(texts)),
+        set: |raw, _, texts| raw.select.only = Some(texts),
     },
     Setting {
         flag: "--credentials",
@@ -198,4 +190,26 @@ fn split_list(value: &str) -> impl Iterator<Item = &str> {
             c == ',' && depth <= 0
         })
         .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn no_variable_that_the_command_line_reads_is_refused() {
+        fn check(command: &clap::Command) {
+            for name in command.get_arguments().filter_map(clap::Arg::get_env) {
+                let name = name.to_str().unwrap().to_owned();
+                let laid =
+                    lay(&mut Raw::default(), [(name, "x".to_owned())].into_iter(), &RunArgs::default());
+                laid.unwrap();
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
 }

@@ -66,6 +66,7 @@ fn raw(config: &Config) -> Raw {
         },
         select: file::Select {
             methods: all(&config.select.methods),
+            only: all(&config.select.only),
             rules: Some(config.select.rules.iter().map(|rule| rule_of(&rule.path, rule.share)).collect()),
         },
         mask: file::Mask { keep: mask_rules(&config.mask.keep), send: mask_rules(&config.mask.send) },

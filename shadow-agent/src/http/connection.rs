@@ -164,6 +164,7 @@ impl Connection {
                 // Nothing but (a part of) at least one request can be missing here.
                 *cx.seen += 1;
                 (cx.emit)(Event::Lost(LostReason::Gap));
+                self.give_up_unproven(LostReason::Gap, cx);
             }
             Requests::Head { tentative: false } => self.drop_request(LostReason::Gap, cx),
             Requests::Body(body) => {
@@ -355,6 +356,14 @@ impl Connection {
         self.response_head.clear();
         if matches!(self.requests, Requests::Tunnel) {
             self.requests = Requests::Search;
+        }
+    }
+
+    /// Gives up everything under way if it begins with a request that was found by searching and has not been answered:
+    /// as what follows it is no request, it was perhaps none itself, but a part of some body.
+    pub(super) fn give_up_unproven(&mut self, reason: LostReason, cx: &mut Context<'_>) {
+        if self.queue.iter().any(|open| open.proof) {
+            self.lose_all(reason, cx);
         }
     }
 

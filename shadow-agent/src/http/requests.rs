@@ -115,6 +115,7 @@ impl Connection {
             Protocol::Other => self.skip_connection(SkipReason::NotHttp, cx),
             Protocol::Http1 | Protocol::Unclear => {
                 self.drop_request(LostReason::Malformed, cx);
+                self.give_up_unproven(LostReason::Malformed, cx);
                 self.search();
             }
         }

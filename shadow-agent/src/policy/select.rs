@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use regex::Regex;
 
 use super::{PolicyError, credentials, target};
@@ -34,6 +34,8 @@ static ACTING: LazyLock<Regex> = LazyLock::new(|| {
 #[derive(Debug)]
 pub struct Selector {
     methods: BTreeSet<String>,
+    /// What is replayed at all; `None` is everything.
+    only: Option<GlobSet>,
     globs: GlobSet,
     /// The share of the rule that each glob of `globs` belongs to.
     shares: Vec<Share>,
@@ -41,31 +43,27 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// The rules of `select`. A rule `/a/**` matches `/a` itself, too.
+    /// What `select` says. A path `/a/**` matches `/a` itself, too.
     ///
     /// # Errors
-    /// When the path of a rule is not a glob.
+    /// When a path is not a glob.
     pub fn new(select: &Select, credentials: Credentials) -> Result<Selector, PolicyError> {
         let mut globs = GlobSetBuilder::new();
         let mut shares = Vec::new();
         for rule in &select.rules {
-            let glob_error = |source| PolicyError::Glob { path: rule.path.clone(), source };
-            for pattern in [Some(rule.path.as_str()), rule.path.strip_suffix("/**")].into_iter().flatten() {
-                let glob = GlobBuilder::new(pattern).literal_separator(true).build().map_err(glob_error)?;
+            for glob in globs_of(&rule.path)? {
                 globs.add(glob);
                 shares.push(rule.share);
             }
         }
-        let whole_set = |source: globset::Error| PolicyError::Glob {
-            path: source.glob().unwrap_or("(all rules together)").to_owned(),
-            source,
-        };
-        Ok(Selector {
-            methods: select.methods.clone(),
-            globs: globs.build().map_err(whole_set)?,
-            shares,
-            credentials,
-        })
+        let mut only = GlobSetBuilder::new();
+        for path in &select.only {
+            for glob in globs_of(path)? {
+                only.add(glob);
+            }
+        }
+        let only = if select.only.is_empty() { None } else { Some(build(&only)?) };
+        Ok(Selector { methods: select.methods.clone(), only, globs: build(&globs)?, shares, credentials })
     }
 
     /// Whether an exchange is replayed.
@@ -74,8 +72,8 @@ impl Selector {
     /// share above 0 overrides the built-in skips.
     ///
     /// # Errors
-    /// The first reason against it, in this order: marked, method, the first matching rule, the built-in skips,
-    /// credentials, production's 304, an event stream.
+    /// The first reason against it, in this order: marked, method, outside of `only`, the first matching rule, the
+    /// built-in skips, credentials, production's 304, an event stream.
     pub fn decide(&self, exchange: &Exchange) -> Result<(), SkipReason> {
         let request = &exchange.request;
         if is_marked(request) {
@@ -98,6 +96,9 @@ impl Selector {
     }
 
     fn decide_by_path(&self, id: ExchangeId, path: &str) -> Result<(), SkipReason> {
+        if self.only.as_ref().is_some_and(|only| !only.is_match(path)) {
+            return Err(SkipReason::Rule);
+        }
         let first = if self.shares.is_empty() { None } else { self.globs.matches(path).first().copied() };
         match first.and_then(|first| self.shares.get(first)) {
             Some(share) if share.0 <= 0.0 => Err(SkipReason::Rule),
@@ -107,6 +108,22 @@ impl Selector {
             None => Ok(()),
         }
     }
+}
+
+/// The globs that a configured path stands for.
+fn globs_of(path: &str) -> Result<Vec<Glob>, PolicyError> {
+    let glob = |pattern: &str| {
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        glob.map_err(|source| PolicyError::Glob { path: path.to_owned(), source })
+    };
+    [Some(path), path.strip_suffix("/**")].into_iter().flatten().map(glob).collect()
+}
+
+fn build(globs: &GlobSetBuilder) -> Result<GlobSet, PolicyError> {
+    globs.build().map_err(|source| PolicyError::Glob {
+        path: source.glob().unwrap_or("(all paths together)").to_owned(),
+        source,
+    })
 }
 
 /// Whether the request is one that this agent replayed, or one that a shadow made because of it.

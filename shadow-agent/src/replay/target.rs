@@ -20,6 +20,7 @@ use super::gate::Gate;
 use super::pool::Pool;
 use super::rate::Bucket;
 use super::request::Rewrite;
+use super::room::Room;
 use super::slots::Slots;
 use super::socket::Connector;
 use super::{Outcome, ReplayError};
@@ -44,6 +45,7 @@ pub(super) struct Target {
     breaker: Breaker,
     timeout: Duration,
     body_limit: usize,
+    room: Room,
     gate: Arc<Gate>,
 }
 
@@ -62,6 +64,7 @@ impl Target {
         config: &config::Target,
         mark: Option<u32>,
         body_limit: usize,
+        room: Room,
         gate: Arc<Gate>,
     ) -> Result<Target, ReplayError> {
         let name = || config.name.clone();
@@ -85,6 +88,7 @@ impl Target {
             breaker: Breaker::new(now),
             timeout: config.timeout,
             body_limit,
+            room,
             gate,
         })
     }
@@ -96,7 +100,10 @@ impl Target {
             Err(reason) => return Outcome::Dropped(reason),
         };
         let outcome = match self.exchange(request).await {
-            Ok(answer) => Outcome::Answered(answer),
+            Ok(mut answer) => {
+                answer.response.body = self.room.hold(answer.response.body);
+                Outcome::Answered(answer)
+            }
             Err(outcome) => outcome,
         };
         pass.report(&outcome, Instant::now());
@@ -131,6 +138,9 @@ impl Target {
         }
         let slot = self.slots.take(size(request), now + self.timeout, &self.gate).await?;
         self.gate.check()?;
+        if self.room.is_full() {
+            return Err(DropReason::Memory);
+        }
         let now = Instant::now();
         if self.rate.as_ref().is_some_and(|rate| !rate.take(now)) {
             return Err(DropReason::Rate);

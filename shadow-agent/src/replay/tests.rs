@@ -17,6 +17,7 @@ mod server;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const BODY_LIMIT: usize = 100;
+const SETTINGS: Settings = Settings { mark: 0, body_limit: BODY_LIMIT, held_limit: 1 << 20 };
 /// For what must not happen within a test.
 const LONG: Duration = Duration::from_secs(60);
 /// For what the test waits for.
@@ -73,7 +74,7 @@ pub(super) fn target(port: u16) -> config::Target {
 
 fn start(targets: Vec<config::Target>, baseline: Option<config::Target>, control: &Control) -> Replayer {
     let config = config::Replay { credentials: config::Credentials::Forward, targets, baseline };
-    Replayer::start(&config, &Settings { mark: 0, body_limit: BODY_LIMIT }, control.clone()).unwrap()
+    Replayer::start(&config, &SETTINGS, control.clone()).unwrap()
 }
 
 fn only(target: config::Target) -> Replayer {
@@ -186,7 +187,7 @@ async fn what_makes_no_sense_is_refused_with_its_name_and_the_remedy() {
         change(&mut target);
         let config =
             config::Replay { credentials: config::Credentials::Skip, targets: vec![target], baseline: None };
-        let settings = Settings { mark: 0, body_limit: 1 };
+        let settings = Settings { body_limit: 1, ..SETTINGS };
         let error = Replayer::start(&config, &settings, Control::new(true)).unwrap_err().to_string();
         assert!(error.contains(named) && error.contains("`to-80`") && error.contains(';'), "{error}");
     }

@@ -372,7 +372,7 @@ pub fn remedy(reason: SkipReason) -> &'static str {
             "only safe methods are replayed; if what the targets write reaches nobody, declare them --isolated and list more with --method"
         }
         SkipReason::Rule => {
-            "a rule skips this path; a rule of your own under select.rules comes before the built-in ones"
+            "left out by a rule or by select.only (--path); a rule of your own under select.rules comes before the built-in ones"
         }
         SkipReason::Sampled => {
             "left out by the sample share of a rule under select.rules; raise it to replay more"

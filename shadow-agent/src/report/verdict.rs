@@ -3,7 +3,8 @@
 //! **One check.** A check compares a figure with its limit through bounds that hold however often someone looks
 //! (`sequence`). It passes when the upper bound is within the limit, fails when the lower bound is beyond it, and
 //! otherwise there is not enough evidence yet. The checks are `mismatch`, `errors`, `latency_p95` for every endpoint
-//! and over all of them, and `loss` over all; `checks` defines each figure.
+//! and over all of them, and `loss` over all, which as a rule holds up a pass and fails nobody; `checks` defines each
+//! figure.
 //!
 //! **What is not known.** An answer that could not be compared (the baseline did not answer, a body too large or in an
 //! unknown coding) may be a mismatch, and an error that the reference gave no answer beside may be an excess: the upper
@@ -255,7 +256,7 @@ impl Judge<'_> {
             Some(book) => {
                 let levels = self.levels(0.5 / 4.0);
                 let mut checks = self.checks(book, self.baseline_of(all), verdict.mismatch.0, levels);
-                checks.push(checks::loss(ledger, self.position, verdict.loss.0, levels));
+                checks.push(checks::loss(ledger, self.position, self.baseline, verdict.loss.0, levels));
                 checks
             }
             None => Vec::new(),

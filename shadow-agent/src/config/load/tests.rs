@@ -93,6 +93,7 @@ capture:
 limits: { flows: 1024, flow_buffer: 512KiB, total_buffer: 64MiB, body: 2MiB, exchange_timeout: 30s }
 select:
   methods: [GET, POST]
+  only: ["/api/**"]
   rules: [ { path: "/api/**", sample: 50% }, { path: "/admin/**", skip: true } ]
 mask:
   keep: { headers: [Authorization], fields: ["$..email"], query: [token, key] }
@@ -135,6 +136,7 @@ fn every_key_reaches_its_field() {
     assert_eq!((limits.flows, limits.flow_buffer, limits.total_buffer), (1024, 512 << 10, 64 << 20));
     assert_eq!((limits.body, limits.exchange_timeout), (2 << 20, Duration::from_secs(30)));
     assert_eq!(config.select.methods.iter().collect::<Vec<_>>(), ["GET", "POST"]);
+    assert_eq!(config.select.only, ["/api/**"]);
     let rules: Vec<_> = config.select.rules.iter().map(|rule| (rule.path.as_str(), rule.share)).collect();
     assert_eq!(rules, [("/api/**", Share(0.5)), ("/admin/**", Share(0.0))]);
     assert_eq!(config.mask.keep.headers, ["authorization"]);
@@ -236,8 +238,8 @@ fn every_flag_and_its_variable_do_the_same() {
 
     assert_eq!(by_flags.capture.interfaces, ["eth1", "veth*"]);
     assert_eq!(by_flags.capture.server.include, ["10.0.0.0/8".parse().unwrap()]);
-    let rules: Vec<_> = by_flags.select.rules.iter().map(|rule| (rule.path.as_str(), rule.share)).collect();
-    assert_eq!(rules, [("/{a,b}/**", Share(1.0)), ("/c", Share(1.0)), ("**", Share(0.0))]);
+    assert_eq!(by_flags.select.only, ["/{a,b}/**", "/c"]);
+    assert_eq!(by_flags.select.rules, [], "the built-in skips still apply");
     for target in by_flags.replay.targets.iter().chain(&by_flags.replay.baseline) {
         assert_eq!(
             (target.isolated, target.rate, target.concurrency),
@@ -282,7 +284,7 @@ fn values_given_on_the_way_are_refused_with_where_they_were_given() {
         (
             &[("SHADOW_AGENT_CONCURRENCY", "0")],
             "",
-            "environment variable SHADOW_AGENT_CONCURRENCY: `0` is out of bounds; write a value from 1 to 10000",
+            "environment variable SHADOW_AGENT_CONCURRENCY: `0` is out of bounds; write a value from 1 to 4096",
         ),
         (
             &[("SHADOW_AGENT_INTERFACES", "eth0")],

@@ -13,7 +13,7 @@ use super::{at_most, count, list, parse, read, within, wrong};
 const MAX_TARGETS: usize = 8;
 const MAX_HEADERS: usize = 64;
 const MAX_NAME: usize = 63;
-const MAX_CONCURRENCY: u64 = 10_000;
+const MAX_CONCURRENCY: u64 = 4096;
 const MAX_RATE: f64 = 1e6;
 const TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 

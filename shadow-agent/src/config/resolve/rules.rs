@@ -24,11 +24,12 @@ pub(super) fn select(raw: &file::Select, default: Select) -> Result<Select, Conf
         Some(texts) => list("select.methods", texts, MAX_METHODS, method)?.into_iter().collect(),
         None => default.methods,
     };
+    let only = names("select.only", raw.only.as_deref(), default.only, glob)?;
     let rules = raw.rules.as_deref().unwrap_or_default();
     at_most("select.rules", rules.first().map(|rule| rule.path.source), rules.len(), MAX_RULES)?;
     let rules: Result<_, _> =
         rules.iter().enumerate().map(|(index, raw)| rule(&format!("select.rules[{index}]"), raw)).collect();
-    Ok(Select { methods, rules: rules? })
+    Ok(Select { methods, only, rules: rules? })
 }
 
 /// A method (RFC 9110, section 9.1) that makes sense to replay; tunnels do not.

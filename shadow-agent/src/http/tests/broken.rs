@@ -276,6 +276,11 @@ fn connections_are_joined_at_a_request() {
             &["GET /a 200 x"],
         ),
         (
+            "a request in a chunked body that is none",
+            &[up("GET / HTTP/1.1\r\n\r\n\r\n0\r\nx: y\r\n\r\n"), ok("unseen"), get("/a"), ok("x")],
+            &["lost malformed", "lost malformed", "GET /a 200 x"],
+        ),
+        (
             "a line that turns out to be none",
             &[up("GET /half"), up(" way\r\n"), ok("unseen"), get("/a"), ok("x")],
             &["GET /a 200 x"],

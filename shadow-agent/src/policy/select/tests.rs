@@ -128,6 +128,32 @@ fn paths_that_act_are_skipped_unless_a_rule_names_them() {
 }
 
 #[test]
+fn narrowing_the_paths_overrides_neither_rules_nor_built_in_skips() {
+    let only = ["/api/**", "/b/*"].map(str::to_owned).to_vec();
+    let rules = vec![
+        SelectRule { path: "/api/admin/**".to_owned(), share: Share(0.0) },
+        SelectRule { path: "/c".to_owned(), share: Share::ALL },
+    ];
+    let select = Select { only, rules, ..Select::default() };
+    let selector = Selector::new(&select, Credentials::Skip).unwrap();
+    let cases = [
+        ("/api", Ok(())),
+        ("/api/users", Ok(())),
+        ("/b/1", Ok(())),
+        ("/b/1/2", Err(SkipReason::Rule)),
+        ("/c", Err(SkipReason::Rule)),
+        ("/open/../api/x", Ok(())),
+        ("/api/../open", Err(SkipReason::Rule)),
+        ("/api/admin/x", Err(SkipReason::Rule)),
+        ("/api/logout", Err(SkipReason::Rule)),
+        ("/api/oauth/callback?code=1", Err(SkipReason::Rule)),
+    ];
+    for (path, expected) in cases {
+        check(&selector, &format!("GET {path}"), "200", expected);
+    }
+}
+
+#[test]
 fn a_sample_has_its_size_and_contains_every_smaller_one() {
     let sample = |share: f64| (0..10_000).filter(|&id| in_sample(ExchangeId(id), Share(share))).collect();
     let (none, tenth, half, all): (BTreeSet<u64>, BTreeSet<u64>, BTreeSet<u64>, BTreeSet<u64>) =
@@ -148,5 +174,5 @@ fn a_sample_has_its_size_and_contains_every_smaller_one() {
 fn a_bad_glob_is_named() {
     let rules = vec![SelectRule { path: "/a[".to_owned(), share: Share::ALL }];
     let error = Selector::new(&Select { rules, ..Select::default() }, Credentials::Skip).unwrap_err();
-    assert!(error.to_string().starts_with("select.rules: the path `/a[` is not a valid glob"), "{error}");
+    assert!(error.to_string().starts_with("select: the path `/a[` is not a valid glob"), "{error}");
 }

@@ -250,7 +250,7 @@ async fn a_body_of_many_reads_is_whole() {
         targets: vec![target(server.port)],
         baseline: None,
     };
-    let settings = Settings { mark: 0, body_limit: SIZE };
+    let settings = Settings { body_limit: SIZE, ..SETTINGS };
     let replayer = Replayer::start(&config, &settings, Control::new(true)).unwrap();
     for _ in 0..3 {
         let Some(Outcome::Answered(answer)) = replayer.replay(get()).await.pop() else { panic!("no answer") };

@@ -51,6 +51,40 @@ async fn a_target_that_refuses_opens_its_breaker_and_no_other() {
 }
 
 #[tokio::test]
+async fn answers_that_wait_for_another_target_are_bounded() {
+    const HELD: usize = 7;
+    let hanging = Server::start(|mut peer| async move {
+        peer.request().await;
+        peer.closed().await;
+    })
+    .await;
+    let quick = Server::answering(OK).await;
+    let config = config::Replay {
+        credentials: config::Credentials::Forward,
+        targets: vec![target(quick.port)],
+        baseline: Some(config::Target { timeout: SHORT, ..target(hanging.port) }),
+    };
+    let settings = Settings { held_limit: HELD, ..SETTINGS };
+    let replayer = Arc::new(Replayer::start(&config, &settings, Control::new(true)).unwrap());
+    let mut replays = JoinSet::new();
+    // Four answers of two bytes fill the room.
+    for number in 1..=4 {
+        let replayer = Arc::clone(&replayer);
+        replays.spawn(async move { replayer.replay(get()).await });
+        quick.received(number).await;
+        tokio::time::sleep(SHORT / 20).await;
+    }
+    let outcomes = replayer.replay(get()).await;
+    assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["dropped: memory", "dropped: memory"]);
+    assert_eq!(quick.requests().len(), 4);
+    for outcomes in replays.join_all().await {
+        assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["200", "failed: timeout"]);
+    }
+    let outcomes = replayer.replay(get()).await;
+    assert_eq!(short(&outcomes[0]), "200", "there is room again");
+}
+
+#[tokio::test]
 async fn a_target_that_hangs_delays_no_other() {
     const REQUESTS: usize = 20;
     let (release, released) = tokio::sync::watch::channel(false);

@@ -60,16 +60,31 @@ pub(crate) fn possible_mismatches(book: &TargetBook) -> Option<f64> {
     (all > 0).then(|| (book.mismatches + unknown) as f64 / all as f64)
 }
 
-/// The share of exchanges lost on the way, dropped because the candidate could not take them, or not expressible to it.
+/// The share of exchanges lost on the way, dropped because a target or the agent could not take them, or not
+/// expressible to the candidate.
 ///
 /// What was lost because the agent stopped says nothing about the evidence and is left out; so is what the operator
-/// wished to be dropped (rate limit, kill switch).
-pub(crate) fn loss(ledger: &ledger::Snapshot, target: usize, limit: f64, levels: Levels) -> Check {
+/// wished to be dropped (rate limit, kill switch). Too much loss is a lack of evidence and not a fault of the candidate,
+/// with one exception: what its circuit breaker held back while the `baseline` took its share fails it.
+pub(crate) fn loss(
+    ledger: &ledger::Snapshot,
+    target: usize,
+    baseline: Option<usize>,
+    limit: f64,
+    levels: Levels,
+) -> Check {
+    let held_back = |target: usize| {
+        let counts =
+            ledger.targets.get(target).and_then(|counts| counts.dropped.get(DropReason::Breaker as usize));
+        counts.copied().unwrap_or(0)
+    };
+    let refused = held_back(target).saturating_sub(baseline.map_or(0, held_back));
     let lost =
         LostReason::ALL.iter().zip(&ledger.lost).filter(|(reason, _)| **reason != LostReason::Shutdown);
     let lost: Vec<_> = lost.map(|(reason, &count)| (reason.as_str(), count)).collect();
     let target = ledger.targets.get(target);
-    let dropped = [DropReason::Queue, DropReason::Breaker, DropReason::Concurrency].map(|reason| {
+    let dropped = [DropReason::Queue, DropReason::Breaker, DropReason::Concurrency, DropReason::Memory];
+    let dropped = dropped.map(|reason| {
         let count = target.and_then(|counts| counts.dropped.get(reason as usize));
         (reason.as_str(), count.copied().unwrap_or(0))
     });
@@ -83,7 +98,16 @@ pub(crate) fn loss(ledger: &ledger::Snapshot, target: usize, limit: f64, levels:
         0 => String::new(),
         _ => format!(" ({})", listed(lost.into_iter().chain(dropped).filter(|&(_, count)| count > 0))),
     };
-    rate(CheckName::Loss, counts, limit, levels, ["lost or dropped", "meant to be replayed"], &remark)
+    let check =
+        rate(CheckName::Loss, counts, limit, levels, ["lost or dropped", "meant to be replayed"], &remark);
+    let refused = Counts { sure: refused, ..counts };
+    let outcome = match check.outcome {
+        Some(Outcome::Fail) if refused.bounds(limit, levels.fail).lower <= limit => {
+            Some(Outcome::Insufficient)
+        }
+        outcome => outcome,
+    };
+    Check { outcome, ..check }
 }
 
 fn listed<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {

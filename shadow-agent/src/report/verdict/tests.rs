@@ -81,7 +81,13 @@ fn requests_that_cannot_be_sent_are_lost() {
         0 => failed(FailReason::Request),
         _ => took(Duration::from_millis(2)),
     });
-    check_traffic("not expressible", true, all, Outcome::Fail, "20,000 meant to be replayed (2,000 request)");
+    check_traffic(
+        "not expressible",
+        true,
+        all,
+        Outcome::Insufficient,
+        "20,000 meant to be replayed (2,000 request)",
+    );
 }
 
 #[test]
@@ -360,7 +366,7 @@ fn an_endpoint_with_a_limit_of_its_own_needs_evidence() {
 }
 
 #[test]
-fn loss_counts_what_should_have_been_replayed() {
+fn loss_counts_what_should_have_been_replayed_and_fails_nobody() {
     let judge = |batch: ShardBatch, dropped: u64| {
         let report = report(false);
         let ledger = Ledger::new(1, 1);
@@ -377,13 +383,19 @@ fn loss_counts_what_should_have_been_replayed() {
         |reason, count| ShardBatch { seen: count, lost: vec![(reason, count)], ..ShardBatch::default() };
     let cases = [
         ("a few gaps", lost(LostReason::Gap, 20), 0, Outcome::Pass, "lost or dropped"),
-        ("many gaps", lost(LostReason::Gap, 2_000), 0, Outcome::Fail, "2,000 lost or dropped of 22,000"),
+        (
+            "many gaps",
+            lost(LostReason::Gap, 2_000),
+            0,
+            Outcome::Insufficient,
+            "2,000 lost or dropped of 22,000",
+        ),
         ("open at the end", lost(LostReason::Shutdown, 2_000), 0, Outcome::Pass, "0 lost or dropped"),
         (
             "too slow to take them",
             ShardBatch::default(),
             2_000,
-            Outcome::Fail,
+            Outcome::Insufficient,
             "2,000 lost or dropped of 22,000",
         ),
     ];

@@ -95,6 +95,7 @@ fn impossible_values_are_refused_with_key_line_value_and_remedy() {
         ),
         ("select: { methods: [get] }", "line 3 of F: select.methods[0]: `get` is not an HTTP method that can be replayed; write one in capitals, such as GET or POST".to_owned()),
         ("select: { methods: [GET, CONNECT] }", "line 3 of F: select.methods[1]: `CONNECT` is not an HTTP method that can be replayed; write one in capitals, such as GET or POST".to_owned()),
+        ("select: { only: [a/*] }", "line 3 of F: select.only[0]: `a/*` matches no path, because paths begin with a slash; write /a/*".to_owned()),
         ("select: { rules: [{ path: \"/a/[\", skip: true }] }", "line 3 of F: select.rules[0].path: `/a/[` is not a glob (unclosed character class; missing ']'); `*` stands for anything within a segment".to_owned()),
         ("select: { rules: [{ path: \"a/*\", skip: true }] }", "line 3 of F: select.rules[0].path: `a/*` matches no path, because paths begin with a slash; write /a/*".to_owned()),
         ("select: { rules: [{ path: /a }] }", "line 3 of F: select.rules[0]: the rule for `/a` needs either `sample` or `skip: true`; write one of the two".to_owned()),
