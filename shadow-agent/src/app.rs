@@ -33,6 +33,7 @@ use crate::replay::{self, Replayer};
 use crate::report::{Outcome, Report};
 use crate::shard::{self, Links, Pipeline, PipelineSettings};
 
+mod follow;
 mod heartbeat;
 mod line;
 mod publish;
@@ -40,6 +41,7 @@ mod signals;
 pub mod status;
 mod wreck;
 
+use follow::Following;
 use heartbeat::Pulse;
 use line::Line;
 use signals::Signals;
@@ -95,6 +97,8 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     let capturing = readiness.latch("capture");
     let admin = serve(config, options, &line, &kernel, readiness)?;
     let mut capture = Capturing::start(config, &line, &kernel, sources, &runtime)?;
+    let following = Following::start(Arc::clone(&kernel), config.capture.clone(), devices.clone())
+        .context("the thread that follows interfaces could not be started")?;
     capturing.release();
     announce(&devices, &line, admin.as_ref());
 
@@ -113,6 +117,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
         ended
     });
     status::clear();
+    following.finish();
     if let Err(error) = kernel.detach() {
         tracing::error!(%error, "the kernel programs could not be detached; they end with this process");
     }

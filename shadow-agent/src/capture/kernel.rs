@@ -37,7 +37,7 @@ type Counts = [u64; Outcome::ALL.len() + 1];
 
 /// The loaded kernel programs, and where they are attached. Dropping it detaches them.
 pub struct KernelCapture {
-    ebpf: Ebpf,
+    ebpf: Mutex<Ebpf>,
     control: Arc<Control>,
     attachments: Mutex<Attachments>,
     log: Option<Mutex<log::Log>>,
@@ -81,7 +81,7 @@ impl KernelCapture {
         control.set_sample(config.sample);
         let sources = source::create(&mut ebpf, plan, &control)?;
         let attachments = Mutex::new(Attachments::new(preferred));
-        let mut capture = KernelCapture { ebpf, control, attachments, log };
+        let capture = KernelCapture { ebpf: Mutex::new(ebpf), control, attachments, log };
         for device in devices {
             capture.attach(device)?;
         }
@@ -94,9 +94,16 @@ impl KernelCapture {
     ///
     /// # Errors
     /// When the device is gone or the kernel refuses.
-    pub fn attach(&mut self, device: &Device) -> Result<(), KernelError> {
-        let attachments = self.attachments.get_mut().unwrap_or_else(PoisonError::into_inner);
-        attachments.attach(&mut self.ebpf, device)
+    pub fn attach(&self, device: &Device) -> Result<(), KernelError> {
+        self.attachments().attach(&mut self.ebpf(), device)
+    }
+
+    /// Lets go of every device that is not among `devices` as it is now.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the remaining devices are let go nevertheless.
+    pub fn retain(&self, devices: &[Device]) -> Result<(), KernelError> {
+        self.attachments().retain(devices)
     }
 
     /// Says that the agent is well. Due at least every two seconds, and only while every shard makes progress.
@@ -122,8 +129,9 @@ impl KernelCapture {
     /// # Errors
     /// When the map cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
+        let ebpf = self.ebpf();
         let counts: PerCpuArray<&MapData, Counts> =
-            object::map(&self.ebpf, "COUNTS")?.try_into().map_err(|source| error::map("COUNTS", source))?;
+            object::map(&ebpf, "COUNTS")?.try_into().map_err(|source| error::map("COUNTS", source))?;
         let mut total = Counters { packets: vec![0; Outcome::ALL.len()], bytes: 0 };
         let cpus = counts.get(&0, 0).map_err(|source| error::map("COUNTS", source))?;
         for [packets @ .., bytes] in cpus.iter() {
@@ -147,6 +155,10 @@ impl KernelCapture {
     #[must_use]
     pub fn attached(&self) -> Vec<Attached> {
         self.attachments().list()
+    }
+
+    fn ebpf(&self) -> MutexGuard<'_, Ebpf> {
+        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn attachments(&self) -> MutexGuard<'_, Attachments> {

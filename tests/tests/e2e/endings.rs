@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use shadow_tests::agent::{self, Agent};
 use shadow_tests::bed::{Bed, CANDIDATE_PORT, FRONT, PORT};
 use shadow_tests::load::{self, Plan};
+use shadow_tests::netns;
 use shadow_tests::process::{pause, wait_until};
 use shadow_tests::servers::Shop;
 use shadow_tests::service::Version;
@@ -113,6 +114,31 @@ fn ctl_tells_and_turns_the_switch() -> Result<()> {
     agent.finish()?;
     let output = agent::command(&bed, &["ctl", "status"])?.output()?;
     ensure!(!output.status.success() && !output.stderr.is_empty(), "ctl talks to an agent that is gone");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_again_is_followed() -> Result<()> {
+    let bed = Bed::new()?;
+    let (_production, _candidate) = shops(&bed)?;
+    let mut agent = Agent::start(&bed, &[])?;
+    load(&bed, 50)?;
+    agent.settle(50)?;
+    let before = attached(&bed)?;
+    bed.production.ip(&["link", "delete", FRONT])?;
+    // Long enough for the agent to look, and to find nothing.
+    pause(Duration::from_millis(1500))?;
+    agent.process.check_running()?;
+    netns::join((&bed.client, "eth0", &["10.77.1.2/24"]), (&bed.production, FRONT, &["10.77.1.1/24"]))?;
+    wait_until("the agent to attach again", Duration::from_secs(5), || {
+        ensure!(attached(&bed)? == before, "{:?} instead of {before:?}", attached(&bed)?);
+        Ok(())
+    })?;
+    load(&bed, 50)?;
+    agent.settle(100)?;
+    let report = agent.finish()?;
+    ensure!(report.ledger("/seen") == 100, "{} exchanges seen", report.ledger("/seen"));
+    ensure!(attached(&bed)?.is_empty(), "programs stay attached");
     Ok(())
 }
 

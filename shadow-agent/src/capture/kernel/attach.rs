@@ -55,6 +55,7 @@ pub struct Attached {
 }
 
 struct Links {
+    device: Device,
     attached: Attached,
     links: Vec<SchedClassifierLink>,
     /// The device's index, when we added `clsact` to it.
@@ -117,7 +118,7 @@ impl Attachments {
         clsact: Option<u32>,
     ) {
         let attached = Attached { device: device.name.clone(), attachment };
-        self.devices.push(Links { attached, links, clsact });
+        self.devices.push(Links { device: device.clone(), attached, links, clsact });
     }
 
     /// Takes everything off, and gives the first error.
@@ -130,7 +131,7 @@ impl Attachments {
                 result = Err(error::device(device, "detaching from", source));
             }
         };
-        for Links { attached, links, clsact } in self.devices.drain(..) {
+        for Links { attached, links, clsact, .. } in self.devices.drain(..) {
             for link in links {
                 link.detach().unwrap_or_else(|error| note(&attached.device, error.into()));
             }
@@ -140,6 +141,15 @@ impl Attachments {
                 note(&attached.device, error.into());
             }
         }
+        result
+    }
+
+    /// Takes everything off the devices that are not among `devices`, and gives the first error.
+    pub(super) fn retain(&mut self, devices: &[Device]) -> Result<(), KernelError> {
+        let (kept, gone) = self.devices.drain(..).partition(|links| devices.contains(&links.device));
+        self.devices = gone;
+        let result = self.detach();
+        self.devices = kept;
         result
     }
 

@@ -1,5 +1,6 @@
 //! Runs a loaded program on given bytes, without a device: for tests and measurements of the kernel path.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -66,7 +67,8 @@ impl KernelCapture {
         if let Some(field) = context.get_mut(8..12) {
             field.copy_from_slice(&mark.to_ne_bytes());
         }
-        let program = object::program(&mut self.ebpf, entry.name())?;
+        let program =
+            object::program(self.ebpf.get_mut().unwrap_or_else(PoisonError::into_inner), entry.name())?;
         let options = TestRunOptions {
             data_in: Some(packet),
             ctx_in: Some(&context),
