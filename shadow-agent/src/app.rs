@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Readiness, SwitchFile};
@@ -24,7 +24,7 @@ use crate::cli::Exit;
 use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
 use crate::config::{Config, Limits};
-use crate::control::{Control, State};
+use crate::control::Control;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
@@ -88,10 +88,10 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
         .context("the asynchronous runtime could not be started")?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let control = Control::new(config.enabled && !disabled_by_operator(options)?);
-    // Followed from here on, so that no change is missed while the rest starts.
-    let switch = control.subscribe();
     let (kernel, sources) = KernelCapture::start(&config.capture, &devices, control.enabled())?;
     let kernel = Arc::new(kernel);
+    let carried = Arc::clone(&kernel);
+    control.carry(move |enabled| carried.set_enabled(enabled));
     let line = build_line(config, options, &runtime, &control, sources.len())?;
     let readiness = Readiness::new();
     let capturing = readiness.latch("capture");
@@ -103,7 +103,6 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     announce(&devices, &line, admin.as_ref());
 
     let ended = runtime.block_on(async {
-        let switch = tokio::spawn(carry_switch(switch, Arc::clone(&kernel)));
         let live = tokio::spawn(status::show(Arc::clone(&line.report), Arc::clone(&line.ledger)));
         let ended = tokio::select! {
             () = signals.stop() => Ok(()),
@@ -113,7 +112,6 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
             _ = &mut capture.driving => Err(wreck::panicked("the thread that decides about exchanges")),
         };
         live.abort();
-        switch.abort();
         ended
     });
     status::clear();
@@ -125,12 +123,13 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     runtime.block_on(drain(&line, capture.driving, &mut signals));
 
     let summary = line.report.summary(&line.ledger.snapshot(), &counters(&kernel));
-    publish::publish(&summary, options.report.as_deref())?;
+    let published = publish::publish(&summary, options.report.as_deref());
     if let Some(admin) = admin {
         admin.shutdown();
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
-    ended?;
+    // Why the run broke down matters more than where its summary could not be written.
+    ended.and(published)?;
     Ok(match summary.verdict.outcome {
         Outcome::Fail if options.gate => Exit::Fail,
         Outcome::Insufficient if options.gate => Exit::Insufficient,
@@ -270,15 +269,6 @@ impl Capturing {
                 tracing::error!("a capture thread panicked; what it held is missing from the ledger");
             }
         }
-    }
-}
-
-/// Carries the kill switch into the kernel, as long as it is polled.
-async fn carry_switch(mut switch: watch::Receiver<State>, kernel: Arc<KernelCapture>) {
-    while switch.changed().await.is_ok() {
-        let enabled = switch.borrow_and_update().enabled;
-        kernel.set_enabled(enabled);
-        tracing::warn!(enabled, "capture was switched");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: arguments, help and exit codes. Values that a file can hold too stay text here, because `config`
 //! checks them wherever they come from.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,6 +33,30 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)
     }
+}
+
+/// A value on the command line that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// `--report` names a place that no file can be written to.
+    #[error("--report {} cannot be written ({source}); name a file in a folder that you may write to", path.display())]
+    Report {
+        /// The path given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `--admin` is no address.
+    #[error("--admin {0} is not an address; write one such as 127.0.0.1:9465")]
+    Admin(String),
+    /// `--token-file` cannot be read.
+    #[error("--token-file {} cannot be read ({source}); name a file that you may read", path.display())]
+    TokenFile {
+        /// The file given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// Mirrors live HTTP traffic to a shadow, compares the answers and says whether to ship.

@@ -5,7 +5,7 @@
 use std::env;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 
@@ -14,7 +14,7 @@ use crate::admin::{AdminError, SwitchFile};
 use crate::app::{self, Options};
 use crate::capture::interfaces::{self, InterfaceError};
 use crate::capture::kernel::KernelError;
-use crate::cli::{Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, Exit, RunArgs};
+use crate::cli::{Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, Exit, RunArgs, UsageError};
 use crate::compare::CompareError;
 use crate::config::check::{LoopError, check_loop, leave_targets_out};
 use crate::config::{self, ConfigError};
@@ -138,30 +138,6 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         }
     }
     Exit::Failure
-}
-
-/// A value on the command line that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum UsageError {
-    /// `--report` names a place that no file can be written to.
-    #[error("--report {} cannot be written ({source}); name a file in a folder that you may write to", path.display())]
-    Report {
-        /// The path given.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// `--admin` is no address.
-    #[error("--admin {0} is not an address; write one such as 127.0.0.1:9465")]
-    Admin(String),
-    /// `--token-file` cannot be read.
-    #[error("--token-file {} cannot be read ({source}); name a file that you may read", path.display())]
-    TokenFile {
-        /// The file given.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

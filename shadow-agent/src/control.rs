@@ -2,8 +2,9 @@
 //!
 //! Anyone may read it at any time for the price of an atomic load; the admin API and signals write it.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -14,11 +15,21 @@ pub struct State {
     pub enabled: bool,
 }
 
+/// Takes the position of the kill switch to where no userspace check is asked: the kernel.
+type Carrier = Box<dyn Fn(bool) + Send + Sync>;
+
 /// A handle to the one [`State`]; clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Control {
     enabled: Arc<AtomicBool>,
     state: Arc<watch::Sender<State>>,
+    carrier: Arc<OnceLock<Carrier>>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("enabled", &self.enabled()).finish_non_exhaustive()
+    }
 }
 
 impl Control {
@@ -28,6 +39,7 @@ impl Control {
         Control {
             enabled: Arc::new(AtomicBool::new(enabled)),
             state: Arc::new(watch::Sender::new(State { enabled })),
+            carrier: Arc::default(),
         }
     }
 
@@ -42,13 +54,26 @@ impl Control {
         self.state.send_if_modified(|state| {
             // Under the channel's lock, so that both always agree, whoever else is throwing the switch.
             self.enabled.store(enabled, Ordering::Release);
+            if let Some(carry) = self.carrier.get() {
+                carry(enabled);
+            }
             let changed = state.enabled != enabled;
             state.enabled = enabled;
             changed
         })
     }
 
-    /// Follows changes; the kernel side is told through this.
+    /// From now on takes every position to `carrier` too, the present one first, on the thread that throws the switch.
+    /// It must not block. Only the first carrier counts.
+    pub fn carry(&self, carrier: impl Fn(bool) + Send + Sync + 'static) {
+        self.state.send_if_modified(|state| {
+            let carrier = self.carrier.get_or_init(|| Box::new(carrier));
+            carrier(state.enabled);
+            false
+        });
+    }
+
+    /// Follows changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<State> {
         self.state.subscribe()
@@ -58,6 +83,17 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_carrier_learns_every_position_at_once() {
+        let control = Control::new(false);
+        let positions = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let carried = Arc::clone(&positions);
+        control.carry(move |enabled| carried.lock().unwrap().push(enabled));
+        control.set_enabled(true);
+        control.clone().set_enabled(false);
+        assert_eq!(*positions.lock().unwrap(), [false, true, false]);
+    }
 
     #[test]
     fn a_change_is_seen_by_every_clone_and_subscriber_once() {

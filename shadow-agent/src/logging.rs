@@ -61,7 +61,7 @@ impl<'a> MakeWriter<'a> for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::UsageError;
+    use crate::cli::UsageError;
 
     #[test]
     fn nothing_is_said_twice_and_no_cause_is_left_out() {

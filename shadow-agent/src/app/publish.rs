@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::commands::UsageError;
+use crate::cli::UsageError;
 use crate::report::Summary;
 use crate::report::text::{self, Style};
 

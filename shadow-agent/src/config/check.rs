@@ -163,12 +163,16 @@ fn unsafe_methods(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     Err(wrong("select.methods", source, problem))
 }
 
+/// Half of the total is for what is being rebuilt, and each shard gets its share of that half.
 fn buffers(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     let limits = &config.limits;
+    let shares = 2 * usize::from(config.capture.shards.unwrap_or(AUTO_SHARDS));
     for (other_key, other) in [("limits.flow_buffer", limits.flow_buffer), ("limits.body", limits.body)] {
-        if limits.total_buffer < other {
-            let value = units::write_size(limits.total_buffer as u64);
-            let problem = Problem::LessThan { value, other_key, other: units::write_size(other as u64) };
+        let least = other.saturating_mul(shares);
+        if limits.total_buffer < least {
+            let size = |bytes: usize| units::write_size(bytes as u64);
+            let (value, other, least) = (size(limits.total_buffer), size(other), size(least));
+            let problem = Problem::LessThan { value, other_key, other, least };
             return Err(wrong("limits.total_buffer", source(raw.limits.total_buffer.as_ref()), problem));
         }
     }

@@ -305,8 +305,10 @@ pub enum Problem {
     /// The token file holds no usable token.
     #[error("`{0}` holds no token; write one line of 16 to 4096 visible characters into it")]
     TokenUnusable(String),
-    /// A bound that is below another one it has to hold.
-    #[error("`{value}` is less than {other_key} ({other}); raise it or lower the other")]
+    /// A bound of which no shard's part can hold what another bound allows.
+    #[error(
+        "`{value}` leaves too little for {other_key} ({other}) in every shard; raise it to {least} or lower the other"
+    )]
     LessThan {
         /// The value.
         value: String,
@@ -314,6 +316,8 @@ pub enum Problem {
         other_key: &'static str,
         /// The other value.
         other: String,
+        /// The least that is enough.
+        least: String,
     },
     /// Rings that are too small for a packet.
     #[error(

@@ -91,7 +91,7 @@ fn impossible_values_are_refused_with_key_line_value_and_remedy() {
         ),
         (
             "limits: { total_buffer: 2MiB }",
-            "line 3 of F: limits.total_buffer: `2MiB` is less than limits.body (4MiB); raise it or lower the other".to_owned(),
+            "line 3 of F: limits.total_buffer: `2MiB` leaves too little for limits.flow_buffer (1MiB) in every shard; raise it to 8MiB or lower the other".to_owned(),
         ),
         ("select: { methods: [get] }", "line 3 of F: select.methods[0]: `get` is not an HTTP method that can be replayed; write one in capitals, such as GET or POST".to_owned()),
         ("select: { methods: [GET, CONNECT] }", "line 3 of F: select.methods[1]: `CONNECT` is not an HTTP method that can be replayed; write one in capitals, such as GET or POST".to_owned()),
