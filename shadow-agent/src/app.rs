@@ -4,6 +4,7 @@
 //! the kernel stops copying, the shards drain their rings and finish, the backlog empties, and replays under way get
 //! a deadline.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,8 +52,9 @@ use wreck::Witness;
 /// wait longer than this before it kills.
 pub const DRAIN: Duration = Duration::from_secs(10);
 
-/// Threads of the runtime. One carries some 15,000 replays a second; a second one costs a third more CPU for each.
-const WORKERS: usize = 1;
+/// Threads of the runtime: a quarter of the CPUs, and no more than this. One carries what one CPU can replay and compare;
+/// a second one was measured to make each replay cost a third more, so there are few.
+const MAX_WORKERS: usize = 4;
 
 /// Threads that compare large bodies and resolve names; the rest waits, within the bounds of memory.
 const BLOCKING: usize = 4;
@@ -79,8 +81,9 @@ pub struct Options {
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     let devices = interfaces::resolve(&config.capture)?;
     options.report.as_deref().map_or(Ok(()), publish::check_writable)?;
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads((cpus / 4).clamp(1, MAX_WORKERS))
         .max_blocking_threads(BLOCKING)
         .thread_name("runtime")
         .enable_all()
