@@ -43,7 +43,7 @@ fn what_cannot_be_replayed_is_counted_by_its_reason() -> Result<()> {
         }
         Ok(())
     })?;
-    let metrics = agent.settle(4)?;
+    let metrics = agent.settle(6)?;
     for reason in ["not_modified", "streaming", "body_too_large", "tls", "http2"] {
         let labels = [("outcome", "skipped"), ("reason", reason)];
         let skipped = metrics.count("shadow_exchanges_total", &labels);
