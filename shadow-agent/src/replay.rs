@@ -33,6 +33,7 @@ mod socket;
 mod target;
 #[cfg(test)]
 mod tests;
+mod unsendable;
 
 /// How often idle connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

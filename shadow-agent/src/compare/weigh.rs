@@ -1,6 +1,6 @@
 //! Weighs one difference by what the baseline says in the same place, and collects the worst.
 //!
-//! It knows the table of `design.md` and the limits of a result, not what is compared.
+//! It knows that table and the limits of a result, not what is compared.
 
 use super::{Difference, DifferenceKind};
 use crate::policy::mask::Kept;

@@ -166,10 +166,10 @@ pub enum Problem {
         /// The possible ones.
         possible: &'static str,
     },
-    /// Something that the contract names and this version does not do yet.
+    /// Something that is planned and that this version does not do yet.
     #[error("not supported by this version yet; leave it out")]
     Unsupported,
-    /// A value that the contract names and this version does not do yet.
+    /// A value that is planned and that this version does not do yet.
     #[error("`{value}` is not supported by this version yet; write {possible}")]
     UnsupportedValue {
         /// The value.

@@ -63,7 +63,7 @@ impl Serialize for Text {
     }
 }
 
-/// A key that the contract names and this version does not honour: any value, remembered by its line.
+/// A key that is planned and that this version does not honour: any value, remembered by its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NotYet(pub(super) Source);
 

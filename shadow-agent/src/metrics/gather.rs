@@ -12,7 +12,7 @@ use crate::capture::PacketResult;
 use crate::exchange::{DropReason, FailReason, LostReason, SkipReason};
 use crate::report::differences::kind_name;
 
-/// One metric of the contract.
+/// One metric, under the name that users rely on.
 struct Named {
     name: &'static str,
     help: &'static str,

@@ -1,8 +1,8 @@
-//! The marks by which a replayed request is known as one (`contract.md`, "Marks on replayed requests").
+//! The marks by which a replayed request is known as one.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::request::Unsendable;
+use super::unsendable::Unsendable;
 use crate::exchange::{ExchangeId, Timestamp};
 
 const REQUEST: HeaderName = HeaderName::from_static("x-shadow-request");

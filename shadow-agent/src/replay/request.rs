@@ -4,13 +4,12 @@
 //! framing of the body. Trailer fields are not sent: with a known length there is no place for them.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{
-    self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderName, InvalidHeaderValue, MaxSizeReached,
-};
-use http::uri::{InvalidUri, PathAndQuery};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
 use http_body_util::Full;
 
+use super::unsendable::Unsendable;
 use super::{ReplayError, marks};
 use crate::config;
 use crate::exchange::Headers;
@@ -21,23 +20,6 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Fields that the marks and field lines of our own add, at most.
 const OWN_FIELDS: usize = 10;
-
-/// Why a request cannot be expressed to the shadow.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unsendable {
-    #[error("its target is not a valid request target: {0}")]
-    Target(#[from] InvalidUri),
-    #[error("its target carries a fragment")]
-    Fragment,
-    #[error("the method {0} needs a tunnel")]
-    Method(Method),
-    #[error("a field name is not valid: {0}")]
-    Name(#[from] InvalidHeaderName),
-    #[error("a field value is not valid: {0}")]
-    Value(#[from] InvalidHeaderValue),
-    #[error("it has too many fields: {0}")]
-    Fields(#[from] MaxSizeReached),
-}
 
 /// What one target wants to be different from the request as captured.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The figures of a benchmark, as a table for people and as JSON for programs (the contract gives the format).
+//! The figures of a benchmark, as a table for people and as JSON for programs.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What the agent refuses: one clear sentence on standard error, and the exit code of the contract.
+//! What the agent refuses: one clear sentence on standard error, and its exit code.
 
 use std::process::{Command, Output};
 

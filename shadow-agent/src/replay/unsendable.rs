@@ -1,0 +1,22 @@
+//! Why a captured request cannot be expressed to a shadow.
+
+use http::Method;
+use http::header::{InvalidHeaderName, InvalidHeaderValue, MaxSizeReached};
+use http::uri::InvalidUri;
+
+/// Why a request cannot be expressed to the shadow.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unsendable {
+    #[error("its target is not a valid request target: {0}")]
+    Target(#[from] InvalidUri),
+    #[error("its target carries a fragment")]
+    Fragment,
+    #[error("the method {0} needs a tunnel")]
+    Method(Method),
+    #[error("a field name is not valid: {0}")]
+    Name(#[from] InvalidHeaderName),
+    #[error("a field value is not valid: {0}")]
+    Value(#[from] InvalidHeaderValue),
+    #[error("it has too many fields: {0}")]
+    Fields(#[from] MaxSizeReached),
+}
