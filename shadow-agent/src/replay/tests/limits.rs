@@ -5,6 +5,19 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::replay::slots::QUEUE_REQUESTS;
 
+/// A server that answers nothing before it is released.
+async fn answering_when(released: tokio::sync::watch::Receiver<bool>) -> Server {
+    Server::start(move |mut peer| {
+        let mut released = released.clone();
+        async move {
+            peer.request().await;
+            released.wait_for(|released| *released).await.unwrap();
+            peer.send(OK).await;
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn no_answer_in_time_is_a_timeout_and_closes() {
     for begun in ["", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab"] {
@@ -88,15 +101,7 @@ async fn answers_that_wait_for_another_target_are_bounded() {
 async fn a_target_that_hangs_delays_no_other() {
     const REQUESTS: usize = 20;
     let (release, released) = tokio::sync::watch::channel(false);
-    let slow = Server::start(move |mut peer| {
-        let mut released = released.clone();
-        async move {
-            peer.request().await;
-            released.wait_for(|released| *released).await.unwrap();
-            peer.send(OK).await;
-        }
-    })
-    .await;
+    let slow = answering_when(released).await;
     let quick = Server::answering(OK).await;
     let slow_target = config::Target { concurrency: 1, ..target(slow.port) };
     let replayer = Arc::new(start(vec![slow_target], Some(target(quick.port)), &Control::new(true)));
@@ -207,15 +212,7 @@ async fn shutdown_drops_what_is_queued_and_ends_what_is_under_way_at_the_deadlin
 #[tokio::test]
 async fn shutdown_waits_for_an_answer_under_way() {
     let (release, released) = tokio::sync::watch::channel(false);
-    let server = Server::start(move |mut peer| {
-        let mut released = released.clone();
-        async move {
-            peer.request().await;
-            released.wait_for(|released| *released).await.unwrap();
-            peer.send(OK).await;
-        }
-    })
-    .await;
+    let server = answering_when(released).await;
     let replayer = Arc::new(only(target(server.port)));
     let under_way = {
         let replayer = Arc::clone(&replayer);
