@@ -11,6 +11,10 @@ pub const MAX_SHARDS: usize = 32;
 pub const MAX_NETWORKS: u32 = 1024;
 /// How long the kernel keeps copying after the agent's last heartbeat, in nanoseconds.
 pub const HEARTBEAT_STALE: u64 = 2_000_000_000;
+/// The most sockets of the agent that can be excluded at once.
+pub const MAX_OWN: u32 = 16_384;
+/// Flows that the byte budget remembers; beyond, the one that was quiet longest is forgotten.
+pub const MAX_BUDGETED: u32 = 65_536;
 /// A [`Control::sample`] that admits every flow.
 pub const SAMPLE_ALL: u32 = u32::MAX;
 /// The value of [`Control::enabled`] when packets are copied.
@@ -23,9 +27,11 @@ pub const RECORD_SIZES: [usize; 6] = [256, 1536, 4096, 16_384, 32_768, 65_536];
 /// that Linux builds (`GSO_MAX_SIZE`).
 pub const MAX_FULL_RECORDS: u32 = 8;
 
-/// Programs by name, as the kernel shows them (15 bytes at most): Ethernet or layer 3, and where the hook leads.
+/// Programs at TC hooks by name, as the kernel shows them (15 bytes at most): Ethernet or layer 3, and where the hook leads.
 pub const PROGRAMS: [&str; 6] =
     ["shadow_eth_srv", "shadow_eth_cli", "shadow_eth_any", "shadow_l3_srv", "shadow_l3_cli", "shadow_l3_any"];
+/// The same at the XDP hook, which has only incoming packets; they begin with an Ethernet header.
+pub const XDP_PROGRAMS: [&str; 2] = ["shadow_xdp_srv", "shadow_xdp_cli"];
 
 /// Which way a packet travels, as far as the kernel can tell.
 pub mod direction {
@@ -35,6 +41,14 @@ pub mod direction {
     pub const TO_SERVER: u8 = 1;
     /// From server to client.
     pub const TO_CLIENT: u8 = 2;
+}
+
+/// What a record says beside its payload.
+pub mod notice {
+    /// Nothing.
+    pub const NONE: u16 = 0;
+    /// There is no payload: the byte budget leaves the flow out from here on. What is captured of it later begins anew.
+    pub const SHED: u16 = 1;
 }
 
 /// Lists of networks: bits of a value in the trie, and of the constant that says which lists exist.
@@ -80,8 +94,8 @@ pub struct RecordHeader {
     pub flags: u8,
     /// One of [`direction`].
     pub direction: u8,
-    /// Zero.
-    pub reserved: u16,
+    /// One of [`notice`].
+    pub notice: u16,
 }
 
 impl RecordHeader {
@@ -107,7 +121,7 @@ impl RecordHeader {
             destination_port: u16::from_ne_bytes(field(record, offset_of!(RecordHeader, destination_port))?),
             flags,
             direction,
-            reserved: u16::from_ne_bytes(field(record, offset_of!(RecordHeader, reserved))?),
+            notice: u16::from_ne_bytes(field(record, offset_of!(RecordHeader, notice))?),
         })
     }
 }
@@ -122,7 +136,7 @@ pub struct Sleeper {
     pub reserved: [u32; 15],
 }
 
-/// The one value that the agent writes while programs run. It is mapped into the agent, so a write is a store.
+/// The one value that the agent and the running programs share. It is mapped into the agent, so a write is a store.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Control {
@@ -132,16 +146,54 @@ pub struct Control {
     pub enabled: u32,
     /// Flows whose hash is below are in the sample; [`SAMPLE_ALL`] admits every flow.
     pub sample: u32,
+    /// The heartbeat that a program found stale; written by the programs only. While it is the last one, nothing is
+    /// copied, and no clock is read to know that.
+    pub stale: u64,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
     /// By shard.
     pub sleepers: [Sleeper; MAX_SHARDS],
+    /// The captured ports.
+    pub ports: Ports,
+    /// The local ports of the agent's own sockets: a port without its bit has no [`Endpoint`] in the map of them.
+    pub own_ports: Ports,
 }
 
-/// The configured ports, one bit each: port `p` is bit `p % 64` of word `p / 64`.
+/// One end of a connection, as a key: an address and a port in the byte order of the host.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The first eight octets of the address, an IPv4 address being IPv4-mapped.
+    pub high: u64,
+    /// The last eight octets.
+    pub low: u64,
+    /// The port.
+    pub port: u64,
+}
+
+/// The byte budget of all CPUs together.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    /// Up to when what was copied is paid for: nanoseconds of `CLOCK_MONOTONIC`.
+    pub paid: u64,
+    /// Zero; the bucket has its cache line for itself.
+    pub reserved: [u64; 7],
+}
+
+/// A set of ports, one bit each: port `p` is bit `p % 64` of word `p / 64`.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug)]
 pub struct Ports(pub [u64; 1024]);
+
+impl Ports {
+    /// The word and the bit within it that stand for a port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(port: u16) -> (usize, u64) {
+        ((port >> 6) as usize, 1 << (port & 63))
+    }
+}
 
 /// One CPU's counts.
 #[repr(C)]
@@ -205,11 +257,17 @@ const _: () = {
     assert!(offset_of!(RecordHeader, source_port) == 64);
     assert!(offset_of!(RecordHeader, flags) == 68);
     assert!(offset_of!(RecordHeader, direction) == 69);
+    assert!(offset_of!(RecordHeader, notice) == 70);
     assert!(size_of::<Sleeper>() == 64);
-    assert!(size_of::<Control>() == 64 + 64 * MAX_SHARDS);
+    assert!(size_of::<Control>() == 64 + 64 * MAX_SHARDS + 2 * size_of::<Ports>());
     assert!(offset_of!(Control, enabled) == 8);
     assert!(offset_of!(Control, sample) == 12);
+    assert!(offset_of!(Control, stale) == 16);
     assert!(offset_of!(Control, sleepers) == 64);
+    assert!(offset_of!(Control, ports) == 64 + 64 * MAX_SHARDS);
+    assert!(offset_of!(Control, own_ports) == 64 + 64 * MAX_SHARDS + size_of::<Ports>());
+    assert!(size_of::<Endpoint>() == 24);
+    assert!(size_of::<Bucket>() == 64);
     assert!(size_of::<Ports>() == 65_536 / 8);
     assert!(size_of::<Counts>() == 8 * (Outcome::ALL.len() + 1));
 };
@@ -248,8 +306,19 @@ mod tests {
     }
 
     #[test]
+    fn every_port_has_a_bit_of_its_own() {
+        let mut ports = Ports([0; 1024]);
+        for port in 0..=u16::MAX {
+            let (word, bit) = Ports::place(port);
+            assert_eq!(ports.0[word] & bit, 0, "{port}");
+            ports.0[word] |= bit;
+        }
+        assert!(ports.0.iter().all(|word| *word == u64::MAX));
+    }
+
+    #[test]
     fn program_names_survive_the_kernel_s_limit() {
-        for name in PROGRAMS {
+        for name in PROGRAMS.into_iter().chain(XDP_PROGRAMS) {
             assert!(name.len() <= 15, "{name}");
         }
     }

@@ -1,6 +1,6 @@
 //! Decides about a packet: which flow it belongs to and whether it is wanted, cheapest question first.
 //!
-//! A pure function of the packet, the rules and two look-ups. What happens to a wanted packet is not decided here.
+//! A pure function of the packet and of what it looks up. What happens to a wanted packet is not decided here.
 
 use crate::abi::{self, Outcome, direction, networks};
 use crate::flow::FlowHash;
@@ -51,11 +51,9 @@ impl Side {
     }
 }
 
-/// What is wanted, fixed while a program is loaded except for the sample.
+/// What is wanted of the captured ports' packets, fixed while a program is loaded except for the sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Whose requests are meant.
-    pub side: Side,
     /// The mark of our own packets; 0 means that they carry none.
     pub mark: u32,
     /// Seeds the flow hash.
@@ -73,16 +71,21 @@ pub struct Seen {
     pub layer: Layer,
     /// Which hook saw it.
     pub hook: Hook,
-    /// Its length in bytes, padding included.
-    pub length: u32,
-    /// Its mark.
-    pub mark: u32,
+    /// Whose requests are meant there.
+    pub side: Side,
 }
 
-/// The tables that a decision consults.
+/// What a decision consults. Each is asked only when the answer is needed: an uninteresting packet is to cost next to
+/// nothing.
 pub trait Tables {
     /// Whether a port is configured.
     fn port(&self, port: u16) -> bool;
+    /// The packet's mark.
+    fn mark(&self) -> u32;
+    /// What is wanted.
+    fn rules(&self) -> Rules;
+    /// Whether a socket of the agent has this address and port.
+    fn own(&self, address: Address, port: u16) -> bool;
     /// The bits of [`networks`] of the longest prefix that holds an address.
     fn networks(&self, address: Address) -> u32;
 }
@@ -107,20 +110,19 @@ pub struct Wanted {
 /// # Errors
 /// The outcome to count when it is not wanted.
 #[inline(always)]
-pub fn decide<R: Reader + ?Sized, T: Tables>(
-    packet: &R,
-    seen: &Seen,
-    rules: &Rules,
-    tables: &T,
-) -> Result<Wanted, Outcome> {
-    let located = packet::locate(packet, seen.layer, seen.length).map_err(outcome)?;
+pub fn decide<R: Reader + ?Sized, T: Tables>(packet: &R, seen: &Seen, tables: &T) -> Result<Wanted, Outcome> {
+    let located = packet::locate(packet, seen.layer).map_err(outcome)?;
     let (source_port, destination_port) = packet::ports(packet, &located).ok_or(Outcome::Filtered)?;
     let toward =
-        by_ports(rules.side, seen.hook, || tables.port(source_port), || tables.port(destination_port))?;
-    if rules.mark != 0 && seen.mark == rules.mark {
+        by_ports(seen.side, seen.hook, || tables.port(source_port), || tables.port(destination_port))?;
+    let rules = tables.rules();
+    if rules.mark != 0 && tables.mark() == rules.mark {
         return Err(Outcome::Own);
     }
     let (source, destination) = packet::addresses(packet, &located).ok_or(Outcome::Filtered)?;
+    if tables.own(source, source_port) || tables.own(destination, destination_port) {
+        return Err(Outcome::Own);
+    }
     if rules.lists != 0
         && !admitted(rules.lists, toward, tables.networks(source), tables.networks(destination))
     {

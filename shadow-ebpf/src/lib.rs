@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod backlog;
+pub mod budget;
 pub mod filter;
 pub mod flow;
+pub mod heartbeat;
 pub mod packet;

@@ -12,12 +12,19 @@ pub const MAX_EXTENSIONS: u32 = 6;
 
 /// Gives bytes of a packet by their offset from the start of its first header.
 pub trait Reader {
+    /// Its length in bytes, padding included. Asked only when no header says it.
+    fn length(&self) -> u32;
+
     /// The `N` bytes at `offset`, when the packet has them all. `N` is 2, 4 or 8: what a machine reads at once,
     /// and the verifier follows.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 }
 
 impl Reader for [u8] {
+    fn length(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.get(offset as usize..)?.first_chunk().copied()
     }
@@ -121,19 +128,19 @@ const ETHERTYPE_IPV6: u16 = 0x86DD;
 const IPPROTO_TCP: u8 = 6;
 const TCP_HEADER: u32 = 20;
 
-/// Finds the TCP header of a packet that is `length` bytes long.
+/// Finds the TCP header of a packet.
 ///
 /// # Errors
 /// When it is not TCP, a fragment, or not well-formed.
 #[inline(always)]
-pub fn locate<R: Reader + ?Sized>(packet: &R, layer: Layer, length: u32) -> Result<Located, Unusable> {
+pub fn locate<R: Reader + ?Sized>(packet: &R, layer: Layer) -> Result<Located, Unusable> {
     match layer {
-        Layer::Ethernet => ethernet(packet, length),
+        Layer::Ethernet => ethernet(packet),
         Layer::Ip => {
             let [first, _] = packet.read(0).ok_or(Unusable::Malformed)?;
             match first >> 4 {
-                4 => ipv4(packet, 0, length),
-                6 => ipv6(packet, 0, length),
+                4 => ipv4(packet, 0),
+                6 => ipv6(packet, 0),
                 _ => Err(Unusable::NotTcp),
             }
         }
@@ -141,23 +148,33 @@ pub fn locate<R: Reader + ?Sized>(packet: &R, layer: Layer, length: u32) -> Resu
 }
 
 #[inline(always)]
-fn ethernet<R: Reader + ?Sized>(packet: &R, length: u32) -> Result<Located, Unusable> {
-    let mut offset = 12;
-    for _ in 0..=MAX_VLANS {
-        let kind = u16::from_be_bytes(packet.read(offset).ok_or(Unusable::Malformed)?);
-        match kind {
-            ETHERTYPE_IPV4 => return ipv4(packet, offset + 2, length),
-            ETHERTYPE_IPV6 => return ipv6(packet, offset + 2, length),
-            // IEEE 802.1Q, 802.1ad, and the tag that came before the latter was standardised.
-            0x8100 | 0x88A8 | 0x9100 => offset += 4,
-            _ => return Err(Unusable::NotTcp),
-        }
+fn ethernet<R: Reader + ?Sized>(packet: &R) -> Result<Located, Unusable> {
+    let kind = |offset| packet.read(offset).map(u16::from_be_bytes).ok_or(Unusable::Malformed);
+    // Apart, so that for nearly all packets every offset up to the IP header's end is a constant.
+    let first = kind(12)?;
+    match first {
+        ETHERTYPE_IPV4 => return ipv4(packet, 14),
+        ETHERTYPE_IPV6 => return ipv6(packet, 14),
+        _ => {}
     }
-    Err(Unusable::NotTcp)
+    let (mut offset, mut last) = (12, first);
+    for _ in 0..MAX_VLANS {
+        // IEEE 802.1Q, 802.1ad, and the tag that came before the latter was standardised.
+        if !matches!(last, 0x8100 | 0x88A8 | 0x9100) {
+            break;
+        }
+        offset += 4;
+        last = kind(offset)?;
+    }
+    match last {
+        ETHERTYPE_IPV4 => ipv4(packet, offset + 2),
+        ETHERTYPE_IPV6 => ipv6(packet, offset + 2),
+        _ => Err(Unusable::NotTcp),
+    }
 }
 
 #[inline(always)]
-fn ipv4<R: Reader + ?Sized>(packet: &R, ip: u32, length: u32) -> Result<Located, Unusable> {
+fn ipv4<R: Reader + ?Sized>(packet: &R, ip: u32) -> Result<Located, Unusable> {
     // The fixed part is read before anything whose offset varies.
     let [version, _, total_high, total_low, _, _, fragment_high, fragment_low] =
         packet.read(ip).ok_or(Unusable::Malformed)?;
@@ -175,12 +192,12 @@ fn ipv4<R: Reader + ?Sized>(packet: &R, ip: u32, length: u32) -> Result<Located,
     }
     let total = u32::from(u16::from_be_bytes([total_high, total_low]));
     // A packet too large for the field (BIG TCP) has 0 in it.
-    let end = if total == 0 { length } else { ip + total };
+    let end = if total == 0 { packet.length() } else { ip + total };
     Ok(Located { family: Family::V4, ip, tcp: ip + header, end })
 }
 
 #[inline(always)]
-fn ipv6<R: Reader + ?Sized>(packet: &R, ip: u32, length: u32) -> Result<Located, Unusable> {
+fn ipv6<R: Reader + ?Sized>(packet: &R, ip: u32) -> Result<Located, Unusable> {
     let [version, _, _, _, payload_high, payload_low, mut next, _] =
         packet.read(ip).ok_or(Unusable::Malformed)?;
     if version >> 4 != 6 {
@@ -188,7 +205,7 @@ fn ipv6<R: Reader + ?Sized>(packet: &R, ip: u32, length: u32) -> Result<Located,
     }
     let payload = u32::from(u16::from_be_bytes([payload_high, payload_low]));
     // With a jumbo payload option (RFC 2675) the field is 0.
-    let end = if payload == 0 { length } else { ip + 40 + payload };
+    let end = if payload == 0 { packet.length() } else { ip + 40 + payload };
     let mut offset = ip + 40;
     let mut fragment = false;
     for _ in 0..=MAX_EXTENSIONS {

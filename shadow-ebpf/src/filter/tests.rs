@@ -28,25 +28,48 @@ fn response() -> Vec<u8> {
     packet((SERVER, 8080), (CLIENT, 40_000), flags::ACK, PAYLOAD)
 }
 
-/// Ports 8080 and 8081; the lists that each host is in, by the last octet of its address.
+/// Ports 8080 and 8081; port 50,000 of the client is our own socket's; the lists that each host is in, by the last octet
+/// of its address.
 struct Table(Vec<(u8, u32)>);
 
-impl Tables for Table {
+/// What is known about one packet and asked for it.
+struct Asked<'a> {
+    table: &'a Table,
+    mark: u32,
+    rules: Rules,
+}
+
+impl Tables for Asked<'_> {
     fn port(&self, port: u16) -> bool {
         port == 8080 || port == 8081
     }
 
+    fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    fn own(&self, address: Address, port: u16) -> bool {
+        address.low as u8 == CLIENT && port == 50_000
+    }
+
     fn networks(&self, address: Address) -> u32 {
-        let found = self.0.iter().find(|(host, _)| *host == address.low as u8);
+        let found = self.table.0.iter().find(|(host, _)| *host == address.low as u8);
         found.map_or(0, |(_, lists)| *lists)
     }
 }
 
-const RULES: Rules = Rules { side: Side::Server, mark: 0x5AD0, seed: 0, lists: 0, sample: abi::SAMPLE_ALL };
+const RULES: Rules = Rules { mark: 0x5AD0, seed: 0, lists: 0, sample: abi::SAMPLE_ALL };
 
 fn decide_on(bytes: &[u8], hook: Hook, mark: u32, rules: Rules, table: &Table) -> Result<Wanted, Outcome> {
-    let seen = Seen { layer: Layer::Ip, hook, length: bytes.len() as u32, mark };
-    decide(bytes, &seen, &rules, table)
+    decide_for(Side::Server, bytes, hook, &Asked { table, mark, rules })
+}
+
+fn decide_for(side: Side, bytes: &[u8], hook: Hook, asked: &Asked<'_>) -> Result<Wanted, Outcome> {
+    decide(bytes, &Seen { layer: Layer::Ip, hook, side }, asked)
 }
 
 fn decision(bytes: &[u8], rules: Rules) -> Result<u8, Outcome> {
@@ -88,8 +111,8 @@ fn the_side_and_the_hook_say_whose_port_counts() {
         (Side::Both, Either, [TO_SERVER, TO_CLIENT, UNKNOWN]),
     ] {
         let decide = |bytes: &[u8]| {
-            decide_on(bytes, hook, 0, Rules { side, ..RULES }, &Table(Vec::new()))
-                .map(|wanted| wanted.direction)
+            let asked = Asked { table: &Table(Vec::new()), mark: 0, rules: RULES };
+            decide_for(side, bytes, hook, &asked).map(|wanted| wanted.direction)
         };
         assert_eq!(
             [&request(), &response(), &between].map(|bytes| decide(bytes)),
@@ -193,4 +216,22 @@ fn a_flow_is_in_the_sample_when_its_hash_is_below() {
     check(hash + 1, Ok(direction::TO_SERVER));
     check(0, Err(Outcome::SampledOut));
     check(abi::SAMPLE_ALL, Ok(direction::TO_SERVER));
+}
+
+#[test]
+fn both_directions_of_our_own_sockets_are_left_alone() {
+    let ours = (CLIENT, 50_000);
+    let asked = Asked { table: &Table(Vec::new()), mark: 0, rules: RULES };
+    for (source, destination, expected) in [
+        (ours, (SERVER, 8080), Err(Outcome::Own)),
+        ((SERVER, 8080), ours, Err(Outcome::Own)),
+        ((SERVER, 50_000), (CLIENT, 8080), Ok(direction::TO_SERVER)),
+        ((CLIENT, 50_001), (SERVER, 8080), Ok(direction::TO_SERVER)),
+    ] {
+        let bytes = packet(source, destination, flags::ACK, PAYLOAD);
+        let decided = decide_for(Side::Both, &bytes, Hook::Either, &asked);
+        assert_eq!(decided.map(|wanted| wanted.direction), expected, "{source:?} {destination:?}");
+    }
+    // Cheaper questions come first.
+    assert_eq!(decision(&packet(ours, (SERVER, 7), flags::ACK, PAYLOAD), RULES), Err(Outcome::Filtered));
 }

@@ -28,7 +28,7 @@ struct Read {
 }
 
 fn read(bytes: &[u8], layer: Layer) -> Result<Read, Unusable> {
-    let located = locate(bytes, layer, bytes.len() as u32)?;
+    let located = locate(bytes, layer)?;
     let ports = ports(bytes, &located).ok_or(Unusable::Malformed)?;
     let tcp = tcp(bytes, &located)?;
     addresses(bytes, &located).ok_or(Unusable::Malformed)?;
@@ -156,7 +156,7 @@ fn payload_ends_where_the_ip_length_says() {
 #[test]
 fn addresses_are_ipv6_with_ipv4_mapped_into_it() {
     let check = |bytes: Vec<u8>, source: &str, destination: &str| {
-        let located = locate(&bytes[..], Layer::Ip, bytes.len() as u32).unwrap();
+        let located = locate(&bytes[..], Layer::Ip).unwrap();
         let (from, to) = addresses(&bytes[..], &located).unwrap();
         let expected =
             [source, destination].map(|text| text.parse::<core::net::Ipv6Addr>().unwrap().octets());

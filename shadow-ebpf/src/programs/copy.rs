@@ -8,58 +8,88 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::btf_maps::RingBuf;
 use aya_ebpf::helpers::generated::bpf_ringbuf_query;
-use shadow_ebpf::abi::{MAX_FULL_RECORDS, MAX_SHARDS, Outcome, RECORD_SIZES, RecordHeader, Sleeper};
+use shadow_ebpf::abi::{
+    Control, MAX_FULL_RECORDS, MAX_SHARDS, Outcome, RECORD_SIZES, RecordHeader, Sleeper, notice,
+};
+use shadow_ebpf::backlog::{self, LOOK_EVERY};
 use shadow_ebpf::filter::Wanted;
 use shadow_ebpf::packet::flags;
 
-use super::skb::{Packet, opaque};
-use super::{BACKLOG, CONTROL, RINGS, SHARDS};
+use super::access::opaque;
+use super::clock::Clock;
+use super::{BACKLOG, Frame, RINGS, SHARDS};
 
 type Ring = RingBuf<u8, 65_536>;
 
-const SMALL: usize = RECORD_SIZES[0];
-const MTU: usize = RECORD_SIZES[1];
-const PAGE: usize = RECORD_SIZES[2];
-const QUARTER: usize = RECORD_SIZES[3];
-const HALF: usize = RECORD_SIZES[4];
-const FULL: usize = RECORD_SIZES[5];
+pub(super) const SMALL: usize = RECORD_SIZES[0];
+pub(super) const MTU: usize = RECORD_SIZES[1];
+pub(super) const PAGE: usize = RECORD_SIZES[2];
+pub(super) const QUARTER: usize = RECORD_SIZES[3];
+pub(super) const HALF: usize = RECORD_SIZES[4];
+pub(super) const FULL: usize = RECORD_SIZES[5];
 /// The most payload of one packet that is copied.
 const MOST: u32 = (MAX_FULL_RECORDS + 1) * FULL as u32;
 
 /// A ring record with room for `N` bytes of payload.
 #[repr(C)]
-struct Record<const N: usize> {
+pub(super) struct Record<const N: usize> {
     header: RecordHeader,
     payload: [u8; N],
 }
 
 /// What is left of a packet, and where it goes.
-struct Copy<'a> {
-    packet: &'a Packet,
+struct Copy<'a, F> {
+    packet: &'a F,
     wanted: &'a Wanted,
     ring: &'a Ring,
-    time: u64,
+    clock: &'a Clock,
+    /// When the packet passed, once that is known.
+    time: Option<u64>,
     /// Payload bytes to copy.
     length: u32,
     /// Of these, bytes already in earlier records.
     done: u32,
+    /// One of [`notice`].
+    notice: u16,
 }
 
-/// Copies a packet; gives the number of payload bytes.
+/// The payload bytes of a packet that can be copied: it can be shorter than its IP header says.
 #[inline(always)]
-pub(super) fn copy(packet: &Packet, wanted: &Wanted, time: u64) -> Result<u64, Outcome> {
+pub(super) fn length(packet: &impl Frame, wanted: &Wanted) -> u32 {
+    wanted.tcp.length.min(packet.length().saturating_sub(wanted.tcp.payload)).min(MOST)
+}
+
+/// Copies the first `length` payload bytes of a packet; gives their number.
+#[inline(always)]
+pub(super) fn copy(
+    packet: &impl Frame,
+    wanted: &Wanted,
+    length: u32,
+    clock: &Clock,
+    time: Option<u64>,
+) -> Result<u64, Outcome> {
     let shard = wanted.hash.shard(SHARDS.load());
     let ring = RINGS.get(shard).ok_or(Outcome::RingFull)?;
-    // A packet can be shorter than its IP header says.
-    let length = wanted.tcp.length.min(packet.length().saturating_sub(wanted.tcp.payload)).min(MOST);
-    let mut copy = Copy { packet, wanted, ring, time, length, done: 0 };
+    let mut copy = Copy { packet, wanted, ring, clock, time, length, done: 0, notice: notice::NONE };
     let result = copy.all();
     // Whatever was submitted is there to be read, even when the packet could not be copied to its end.
-    wake(ring, shard);
+    wake(ring, shard, clock.control());
     result
 }
 
-impl Copy<'_> {
+/// Says that the flow of a packet is left out from here on, so that what is open of it can be given up at once.
+#[inline(always)]
+pub(super) fn leave_out(packet: &impl Frame, wanted: &Wanted, clock: &Clock, time: u64) {
+    let shard = wanted.hash.shard(SHARDS.load());
+    let Some(ring) = RINGS.get(shard) else { return };
+    let (time, notice) = (Some(time), notice::SHED);
+    let mut copy = Copy { packet, wanted, ring, clock, time, length: 0, done: 0, notice };
+    // Without room for it, the flow shows a gap later.
+    let _ = copy.record::<SMALL>(0);
+    wake(ring, shard, clock.control());
+}
+
+impl<F: Frame> Copy<'_, F> {
     #[inline(always)]
     fn all(&mut self) -> Result<u64, Outcome> {
         for _ in 0..MAX_FULL_RECORDS {
@@ -85,28 +115,44 @@ impl Copy<'_> {
     fn record<const N: usize>(&mut self, length: u32) -> Result<(), Outcome> {
         let mut entry = self.ring.reserve_untyped::<Record<N>>(0).ok_or(Outcome::RingFull)?;
         let record: *mut Record<N> = MaybeUninit::as_mut_ptr(&mut entry);
+        let time = match self.time.map_or_else(|| self.clock.read(), Ok) {
+            Ok(time) => time,
+            Err(outcome) => {
+                entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+                return Err(outcome);
+            }
+        };
+        self.time = Some(time);
         // SAFETY: `record` is the reserved memory, aligned to eight bytes by the ring.
-        unsafe { (&raw mut (*record).header).write(self.header(length)) };
-        let bounded = opaque(u64::from(length));
-        if bounded != 0 {
+        unsafe { (&raw mut (*record).header).write(self.header(time, length)) };
+        if length != 0 {
             let offset = self.wanted.tcp.payload + self.done;
+            // One is added behind the check, because old verifiers do not learn from `!= 0` that a number is at least 1.
+            let last = opaque(u64::from(length - 1));
             // SAFETY: the length is within 1..=N, checked where the verifier sees it.
-            let loaded = bounded <= N as u64
-                && unsafe { self.packet.load(offset, (&raw mut (*record).payload).cast(), bounded as u32) };
+            let loaded = last < N as u64
+                && unsafe {
+                    self.packet.load(offset, (&raw mut (*record).payload).cast(), (last + 1) as u32)
+                };
             if !loaded {
                 entry.discard(u64::from(BPF_RB_NO_WAKEUP));
                 return Err(Outcome::CopyError);
             }
         }
-        let flags =
-            if crossed(self.ring, size_of::<Record<N>>()) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+        // A small record is rarely the one that matters, so most are not asked about.
+        let looks = N > MTU || backlog::looks(time);
+        let flags = if looks && crossed(self.ring, size_of::<Record<N>>()) {
+            BPF_RB_FORCE_WAKEUP
+        } else {
+            BPF_RB_NO_WAKEUP
+        };
         entry.submit(u64::from(flags));
         self.done += length;
         Ok(())
     }
 
     #[inline(always)]
-    fn header(&self, length: u32) -> RecordHeader {
+    fn header(&self, time: u64, length: u32) -> RecordHeader {
         let Wanted { source, destination, hash, direction, tcp } = self.wanted;
         let first = self.done == 0;
         let last = self.done + length == self.length;
@@ -121,7 +167,7 @@ impl Copy<'_> {
             bits &= !(flags::FIN | flags::RST);
         }
         RecordHeader {
-            time: self.time,
+            time,
             source: source.0.octets(),
             destination: destination.0.octets(),
             flow: hash.flow(),
@@ -129,12 +175,15 @@ impl Copy<'_> {
             seq,
             ack: tcp.ack,
             captured: length,
-            wire: if last { tcp.length - self.done } else { length },
+            wire: match self.notice {
+                notice::NONE if last => tcp.length - self.done,
+                _ => length,
+            },
             source_port: source.1,
             destination_port: destination.1,
             flags: bits,
             direction: *direction,
-            reserved: 0,
+            notice: self.notice,
         }
     }
 }
@@ -143,13 +192,13 @@ fn pointer(ring: &Ring) -> *mut core::ffi::c_void {
     core::ptr::from_ref(ring).cast_mut().cast()
 }
 
-/// Whether a record of `size` bytes, just reserved, carried the backlog over the threshold.
+/// Whether a record of `size` bytes, just reserved, carried the backlog over the threshold, or one of the few before it.
 #[inline(always)]
 fn crossed(ring: &Ring, size: usize) -> bool {
     // SAFETY: `ring` is the inner map that the look-up returned.
     let unread = unsafe { bpf_ringbuf_query(pointer(ring), u64::from(BPF_RB_AVAIL_DATA)) };
     let backlog = u64::from(BACKLOG.load());
-    unread >= backlog && unread - (size as u64) < backlog
+    unread >= backlog && unread - backlog < 2 * LOOK_EVERY * size as u64
 }
 
 /// Wakes the consumer of a shard if it asked to be.
@@ -157,8 +206,7 @@ fn crossed(ring: &Ring, size: usize) -> bool {
 /// Called after the last submit, whose exchange of the record's length is a full barrier: either this sees the flag, or
 /// the consumer, which looks again after setting it, sees the record.
 #[inline(always)]
-fn wake(ring: &Ring, shard: u32) {
-    let Some(control) = CONTROL.get_ptr_mut(0) else { return };
+fn wake(ring: &Ring, shard: u32, control: *mut Control) {
     let shard = opaque(u64::from(shard)) as usize;
     if shard >= MAX_SHARDS {
         return;
