@@ -27,7 +27,7 @@ pub mod switch;
 
 use access::{Access, Token};
 pub use readiness::Readiness;
-pub use status::Status;
+pub use status::{InterfaceStatus, Status};
 pub use switch::SwitchFile;
 
 /// What the API reads, and the one thing that it writes.
@@ -113,12 +113,26 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
-    /// Listens and serves; `None` when `admin.listen` turns the API off.
+/// The address and the token of the API, had but not served yet.
+pub struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+    access: Access,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    /// Listens, and reads the token; `None` when `admin.listen` turns the API off. Whoever connects waits until the API
+    /// is served. A low port, or a token of another user, takes privileges that the agent drops before it serves.
     ///
     /// # Errors
     /// When the address cannot be had, or off loopback without a token.
-    pub fn start(admin: &config::Admin, state: AdminState) -> Result<Option<Server>, AdminError> {
+    pub fn open(admin: &config::Admin) -> Result<Option<Door>, AdminError> {
         let Some(listen) = admin.listen else { return Ok(None) };
         let token = admin.token_file.as_deref().map(Token::read).transpose()?;
         let loopback = listen.ip().to_canonical().is_loopback();
@@ -131,16 +145,27 @@ impl Server {
         })?;
         let address = listener.local_addr().map_err(|source| AdminError::Listen { listen, source })?;
         listener.set_nonblocking(true).map_err(|source| AdminError::Listen { listen, source })?;
+        Ok(Some(Door { listener, address, access: Access::new(loopback, token) }))
+    }
+}
+
+impl Server {
+    /// Serves behind a door.
+    ///
+    /// # Errors
+    /// When the system refuses the thread.
+    pub fn start(door: Door, state: AdminState) -> Result<Server, AdminError> {
+        let Door { listener, address, access } = door;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Start)?;
-        let router = api::router(state, Access::new(loopback, token));
+        let router = api::router(state, access);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || runtime.block_on(serve::serve(listener, router, stopped)))
             .map_err(AdminError::Start)?;
-        Ok(Some(Server { address, stop, thread: Some(thread) }))
+        Ok(Server { address, stop, thread: Some(thread) })
     }
 
     /// Where it listens; the port is the real one when 0 was configured.

@@ -1,24 +1,24 @@
 //! The only place that wires stages together: starts them in order, waits for the end, and stops them in order.
 //!
-//! Holds no logic of a stage. Starting: runtime, kernel, stages behind the backlog, admin, shards, heartbeat. Ending:
-//! the kernel stops copying, the shards drain their rings and finish, the backlog empties, and replays under way get
-//! a deadline.
+//! Holds no logic of a stage. Starting: whatever needs privileges, kernel, devices; without those privileges runtime,
+//! stages behind the backlog, admin, shards, heartbeat. Ending: the kernel stops copying, the shards drain their rings and
+//! finish, the backlog empties, and replays under way get a deadline.
 
+use std::io;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminState, Readiness, SwitchFile};
+use crate::admin::{self, AdminState, Door, Readiness, SwitchFile};
 use crate::backlog::{self, MAX_QUEUED};
-use crate::capture::interfaces::Device;
 use crate::capture::kernel::{KernelCapture, RingSource};
 use crate::capture::{Counters, interfaces};
 use crate::cli::Exit;
@@ -26,15 +26,19 @@ use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
 use crate::config::{Config, Limits};
 use crate::control::Control;
+use crate::guard::Readings;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
-use crate::replay::{self, Replayer};
+use crate::privileges;
+use crate::replay::{self, Registrar, Replayer};
 use crate::report::{Outcome, Report};
 use crate::shard::{self, Links, Pipeline, PipelineSettings};
 
+mod files;
 mod follow;
+mod guard;
 mod heartbeat;
 mod line;
 mod publish;
@@ -43,8 +47,10 @@ pub mod status;
 mod wreck;
 
 use follow::Following;
+use guard::CpuGuard;
 use heartbeat::Pulse;
 use line::Line;
+use publish::Place;
 use signals::Signals;
 use wreck::Witness;
 
@@ -79,8 +85,27 @@ pub struct Options {
 /// # Errors
 /// When a stage cannot start, or capture breaks down; the message is one sentence with the remedy.
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
-    let devices = interfaces::resolve(&config.capture)?;
-    options.report.as_deref().map_or(Ok(()), publish::check_writable)?;
+    files::raise_limit();
+    interfaces::resolve(&config.capture)?;
+    let report = options.report.as_deref().map(Place::secure).transpose()?;
+    let door = Door::open(&config.admin)?;
+    let control = Control::new(config.enabled && !disabled_by_operator(options)?);
+    control.set_sample(config.capture.sample);
+    signals::hold()?;
+    let (kernel, sources) = KernelCapture::start(&config.capture, &[], control.enabled())?;
+    let kernel = Arc::new(kernel);
+    let readiness = Readiness::new();
+    let capturing = readiness.latch("capture");
+    let attached =
+        readiness.condition(format!("an interface that matches {}", config.capture.interfaces.join(", ")));
+    // The one thread that is there before privileges are dropped: it may have to enter a namespace, and drops its own.
+    let (failed, mut broken) = mpsc::channel(1);
+    let following =
+        Following::start(Arc::clone(&kernel), config.capture.clone(), attached, Witness::new(&failed))?;
+    // Those to come have no more privileges than this one has from here on.
+    let reduction = privileges::drop_after_loading()?;
+    tracing::debug!(%reduction, "the kernel programs are loaded");
+    options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads((cpus / 4).clamp(1, MAX_WORKERS))
@@ -90,27 +115,26 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
         .build()
         .context("the asynchronous runtime could not be started")?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let control = Control::new(config.enabled && !disabled_by_operator(options)?);
-    let (kernel, sources) = KernelCapture::start(&config.capture, &devices, control.enabled())?;
-    let kernel = Arc::new(kernel);
     let carried = Arc::clone(&kernel);
-    control.carry(move |enabled| carried.set_enabled(enabled));
-    let line = build_line(config, options, &runtime, &control, sources.len())?;
-    let readiness = Readiness::new();
-    let capturing = readiness.latch("capture");
-    let admin = serve(config, options, &line, &kernel, readiness)?;
-    let mut capture = Capturing::start(config, &line, &kernel, sources, &runtime)?;
-    let following = Following::start(Arc::clone(&kernel), config.capture.clone(), devices.clone())
-        .context("the thread that follows interfaces could not be started")?;
+    control.carry(move |state| {
+        carried.set_enabled(state.enabled);
+        carried.set_sample(state.sample);
+    });
+    // Loading and attaching took a while.
+    kernel.beat();
+    let line = build_line(config, options, &runtime, &control, own_sockets(&kernel), sources.len())?;
+    let cpu = Arc::new(Readings::default());
+    let admin = serve(config, options, door, &line, &kernel, &cpu, readiness)?;
+    let mut capture = Capturing::start(config, &line, &kernel, sources, &runtime, cpu, &failed)?;
     capturing.release();
-    announce(&devices, &line, admin.as_ref());
+    announce(&kernel, &line, admin.as_ref());
 
     let ended = runtime.block_on(async {
         let live = tokio::spawn(status::show(Arc::clone(&line.report), Arc::clone(&line.ledger)));
         let ended = tokio::select! {
             () = signals.stop() => Ok(()),
             () = after(options.duration) => Ok(()),
-            Some(error) = capture.broken.recv() => Err(error),
+            Some(error) = broken.recv() => Err(error),
             // It ends only after the shards, unless it panics.
             _ = &mut capture.driving => Err(wreck::panicked("the thread that decides about exchanges")),
         };
@@ -119,25 +143,29 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     });
     status::clear();
     following.finish();
-    if let Err(error) = kernel.detach() {
-        tracing::error!(%error, "the kernel programs could not be detached; they end with this process");
-    }
-    capture.finish();
+    capture.finish(&control);
     runtime.block_on(drain(&line, capture.driving, &mut signals));
 
     let summary = line.report.summary(&line.ledger.snapshot(), &counters(&kernel));
-    let published = publish::publish(&summary, options.report.as_deref());
+    let outcome = summary.verdict.outcome;
+    let published = runtime.block_on(publish::unless_given_up(summary, report, signals.stop()));
     if let Some(admin) = admin {
         admin.shutdown();
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
     // Why the run broke down matters more than where its summary could not be written.
     ended.and(published)?;
-    Ok(match summary.verdict.outcome {
+    Ok(match outcome {
         Outcome::Fail if options.gate => Exit::Fail,
         Outcome::Insufficient if options.gate => Exit::Insufficient,
         _ => Exit::Success,
     })
+}
+
+/// Has the kernel programs leave alone what passes the replayer's sockets.
+fn own_sockets(kernel: &KernelCapture) -> Registrar {
+    let own = kernel.own_sockets();
+    Registrar::new(move |local| own.register(local).map_err(io::Error::other))
 }
 
 /// The stages behind the backlog, ready to take exchanges.
@@ -146,6 +174,7 @@ fn build_line(
     options: &Options,
     runtime: &Runtime,
     control: &Control,
+    own: Registrar,
     shards: usize,
 ) -> anyhow::Result<Arc<Line>> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
@@ -153,6 +182,7 @@ fn build_line(
         mark: config.capture.mark,
         body_limit: config.limits.body,
         held_limit: config.limits.total_buffer / 4,
+        own,
     };
     let replayer = {
         let _inside = runtime.enter();
@@ -186,11 +216,14 @@ fn disabled_by_operator(options: &Options) -> anyhow::Result<bool> {
 fn serve(
     config: &Config,
     options: &Options,
+    door: Option<Door>,
     line: &Arc<Line>,
     kernel: &Arc<KernelCapture>,
+    cpu: &Arc<Readings>,
     readiness: Readiness,
 ) -> anyhow::Result<Option<admin::Server>> {
-    let kernel = Arc::clone(kernel);
+    let Some(door) = door else { return Ok(None) };
+    let (kernel, attached) = (Arc::clone(kernel), Arc::clone(kernel));
     let replaying = Arc::clone(line);
     let sources = Sources {
         ledger: Arc::clone(&line.ledger),
@@ -203,10 +236,13 @@ fn serve(
             states.map(|(queue, breaker_open)| ReplayState { queue: queue as u64, breaker_open }).collect()
         }),
         sample: config.capture.sample,
+        interfaces: Arc::new(move || attached.attached()),
+        cpu: Arc::clone(cpu),
+        cpu_limit: config.limits.cpu,
     };
     let metrics = Arc::new(Metrics::new(sources.clone())?);
     let switch = options.switch.clone();
-    Ok(admin::Server::start(&config.admin, AdminState { sources, metrics, readiness, switch })?)
+    Ok(Some(admin::Server::start(door, AdminState { sources, metrics, readiness, switch })?))
 }
 
 /// Everything between the rings and the backlog.
@@ -214,8 +250,6 @@ struct Capturing {
     stop: Arc<AtomicBool>,
     shards: Vec<JoinHandle<()>>,
     heartbeat: Option<JoinHandle<()>>,
-    /// Where a shard says that its source broke down.
-    broken: mpsc::Receiver<anyhow::Error>,
     driving: tokio::task::JoinHandle<()>,
 }
 
@@ -226,6 +260,8 @@ impl Capturing {
         kernel: &Arc<KernelCapture>,
         sources: Vec<RingSource>,
         runtime: &Runtime,
+        cpu: Arc<Readings>,
+        failed: &mpsc::Sender<anyhow::Error>,
     ) -> anyhow::Result<Capturing> {
         let stop = Arc::new(AtomicBool::new(false));
         let count = sources.len();
@@ -235,11 +271,11 @@ impl Capturing {
         let half = config.limits.total_buffer / 2;
         let limits = Limits { total_buffer: half, ..config.limits.clone() };
         let (backlog, receiver) = backlog::backlog(MAX_QUEUED, half / 2);
-        let (failed, broken) = mpsc::channel(count.max(1));
         let driving = runtime.spawn(Arc::clone(line).drive(receiver));
         let shards = sources.into_iter().enumerate().map(|(shard, source)| {
             let seed = fastrand::u64(..);
-            let settings = PipelineSettings::new(&limits, &config.capture.ports, count, seed);
+            let mut settings = PipelineSettings::new(&limits, &config.capture.ports, count, seed);
+            settings.tcp.seed = config.capture.seed;
             let pipeline = Pipeline::new(&settings);
             let (stop, pulse, control) = (Arc::clone(&stop), pulse.clone(), line.control.clone());
             let (ledger, backlog, failed) = (Arc::clone(&line.ledger), backlog.clone(), failed.clone());
@@ -259,19 +295,39 @@ impl Capturing {
         });
         let shards = shards.collect::<anyhow::Result<Vec<_>>>()?;
         let beating = Arc::clone(kernel);
-        let heartbeat = heartbeat::spawn(pulse, Arc::clone(&stop), move || beating.beat())
+        let mut guard = CpuGuard::new(config, line.control.clone(), cpu);
+        let moving = line.control.clone();
+        let guarding = move || {
+            if let Some(stood) = moving.standstill().turn(Instant::now()) {
+                tracing::warn!(
+                    "the agent stood still for {:.1} s (stopped, frozen or starved of CPU time): the kernel stops copying \
+                     after 2 s of that, and replays under way are not held against their targets",
+                    stood.as_secs_f64()
+                );
+            }
+            guard.look();
+        };
+        let witness = Witness::new(failed);
+        let heartbeat = heartbeat::spawn(pulse, Arc::clone(&stop), witness, move || beating.beat(), guarding)
             .context("the heartbeat thread could not be started")?;
-        Ok(Capturing { stop, shards, heartbeat: Some(heartbeat), broken, driving })
+        Ok(Capturing { stop, shards, heartbeat: Some(heartbeat), driving })
     }
 
     /// Lets every shard empty its ring and close its books, and ends the threads.
-    fn finish(&mut self) {
+    fn finish(&mut self, control: &Control) {
         self.stop.store(true, Ordering::Release);
-        for thread in self.shards.drain(..).chain(self.heartbeat.take()) {
-            if thread.join().is_err() {
-                tracing::error!("a capture thread panicked; what it held is missing from the ledger");
-            }
+        if let Some(heartbeat) = self.heartbeat.take() {
+            join(heartbeat);
         }
+        // That thread took the turns; replays under way may yet take longer than a standstill.
+        control.standstill().rest();
+        self.shards.drain(..).for_each(join);
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a capture thread panicked; what it held is missing from the ledger");
     }
 }
 
@@ -311,8 +367,8 @@ fn counters(kernel: &KernelCapture) -> Counters {
     })
 }
 
-fn announce(devices: &[Device], line: &Line, admin: Option<&admin::Server>) {
-    let devices: Vec<_> = devices.iter().map(|device| device.name.as_str()).collect();
+fn announce(kernel: &KernelCapture, line: &Line, admin: Option<&admin::Server>) {
+    let devices: Vec<_> = kernel.attached().into_iter().map(|attached| attached.device).collect();
     let targets: Vec<_> = line.replayer.targets().iter().map(|target| target.name.as_str()).collect();
     let admin = admin.map(|admin| admin.local_addr().to_string()).unwrap_or_else(|| "off".to_owned());
     tracing::info!(interfaces = devices.join(","), targets = targets.join(","), admin, "capturing");

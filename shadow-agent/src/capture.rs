@@ -79,6 +79,8 @@ pub struct Segment<'a> {
     pub payload: &'a [u8],
     /// Payload bytes at the end that were on the wire and were not captured.
     pub missing: u32,
+    /// There is nothing in it: the byte budget leaves its flow out from here on. What is captured of it later begins anew.
+    pub is_shed: bool,
 }
 
 /// Gives segments, in the order captured, to one shard.

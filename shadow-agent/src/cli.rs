@@ -174,8 +174,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub concurrency: Option<String>,
 
-    /// How to attach to the interface: tc [default: tc]
-    #[arg(long, value_name = "tc")]
+    /// Where incoming packets are copied: tc, or xdp, which costs production more [default: tc]
+    #[arg(long, value_name = "tc|xdp")]
     pub mode: Option<String>,
 
     /// Where the admin API listens, or off [default: 127.0.0.1:9465]

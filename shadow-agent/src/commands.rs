@@ -10,13 +10,15 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::admin::client::Client;
+use crate::admin::switch::SwitchError;
 use crate::admin::{AdminError, SwitchFile};
 use crate::app::{self, Options};
+use crate::capture::interfaces::netns::NetNsError;
 use crate::capture::interfaces::{self, InterfaceError};
-use crate::capture::kernel::KernelError;
+use crate::capture::kernel::{KernelError, XdpObstacle};
 use crate::cli::{Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, Exit, RunArgs, UsageError};
 use crate::compare::CompareError;
-use crate::config::check::{LoopError, check_loop, leave_targets_out};
+use crate::config::check::{LoopError, check_loop};
 use crate::config::{self, ConfigError};
 use crate::doctor;
 use crate::policy::PolicyError;
@@ -40,12 +42,12 @@ pub fn execute(command: &Command) -> anyhow::Result<Exit> {
 }
 
 fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
-    let mut config = config::load(arguments.config.as_deref(), env::vars(), arguments)?;
-    privileges::check()?;
-    check_loop(&config, &interfaces::own_addresses()?)?;
-    for (target, address) in leave_targets_out(&mut config) {
-        tracing::warn!(target_name = target, %address, "the target is on a captured port: nothing of its address is captured");
+    let config = config::load(arguments.config.as_deref(), env::vars(), arguments)?;
+    for advice in config::advice::here(&config) {
+        tracing::warn!("{advice}");
     }
+    privileges::check(config.capture.netns.as_ref())?;
+    check_loop(&config, &interfaces::own_addresses(config.capture.netns.as_ref())?)?;
     let options = Options {
         duration: arguments.duration,
         report: arguments.report.clone(),
@@ -88,7 +90,10 @@ fn doctor(arguments: &DoctorArgs) -> anyhow::Result<Exit> {
 }
 
 fn check(file: &Path) -> anyhow::Result<Exit> {
-    config::load(Some(file), std::iter::empty(), &RunArgs::default())?;
+    let config = config::load(Some(file), std::iter::empty(), &RunArgs::default())?;
+    for advice in config::advice::here(&config) {
+        writeln!(io::stderr(), "warning: {advice}").context("standard error cannot be written")?;
+    }
     print(&format!("{}: no mistakes found", file.display()))?;
     Ok(Exit::Success)
 }
@@ -105,7 +110,12 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<KernelError>() {
             return match error {
+                KernelError::Xdp { obstacle: XdpObstacle::Program(_) | XdpObstacle::Upper, .. } => {
+                    Exit::Failure
+                }
                 KernelError::EmptyObject
+                | KernelError::XdpKernel { .. }
+                | KernelError::Xdp { .. }
                 | KernelError::Privilege { .. }
                 | KernelError::Unsupported { .. }
                 | KernelError::Verifier { .. } => Exit::Unsupported,
@@ -123,7 +133,13 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
                 _ => Exit::Failure,
             };
         }
+        if let Some(SwitchError::Directory { .. } | SwitchError::Read { .. }) = cause.downcast_ref() {
+            return Exit::Usage;
+        }
         if cause.is::<PrivilegeError>() {
+            return Exit::Unsupported;
+        }
+        if let Some(InterfaceError::NetNs(NetNsError::Privilege { .. })) = cause.downcast_ref() {
             return Exit::Unsupported;
         }
         let usage = cause.is::<ConfigError>()

@@ -4,13 +4,16 @@
 //! Each section is handed to the one subsystem that it is about.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Method;
 use ipnet::IpNet;
+use shadow_ebpf::abi;
 
+pub mod advice;
 pub mod check;
 mod error;
 mod file;
@@ -53,6 +56,16 @@ pub struct Share(pub f64);
 impl Share {
     /// The whole.
     pub const ALL: Share = Share(1.0);
+
+    /// The flow hash below which a flow is in a sample of this share; [`abi::SAMPLE_ALL`] is every flow.
+    #[must_use]
+    pub fn threshold(self) -> u32 {
+        if self.0 >= 1.0 {
+            return abi::SAMPLE_ALL;
+        }
+        // Saturates at both ends, and takes NaN for nothing. One below: `SAMPLE_ALL` itself means "do not even ask".
+        ((self.0 * f64::from(u32::MAX)) as u32).min(abi::SAMPLE_ALL - 1)
+    }
 }
 
 /// Whose requests are captured, seen from the interface.
@@ -77,11 +90,51 @@ pub enum Polarity {
     Egress,
 }
 
+/// Where packets are copied as they come in. What goes out is always copied at TC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// At TC: through TCX, or `clsact` below Linux 6.6.
+    Tc,
+    /// At XDP, which costs production more.
+    Xdp(XdpMode),
+}
+
+/// Where in the kernel an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// After the driver, for every device.
+    Generic,
+    /// In the driver.
+    Native,
+}
+
+/// A network namespace other than the agent's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetNs {
+    /// By its name below `/run/netns`.
+    Name(String),
+    /// That of a process.
+    Pid(u32),
+}
+
+impl fmt::Display for NetNs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetNs::Name(name) => f.write_str(name),
+            NetNs::Pid(pid) => write!(f, "pid:{pid}"),
+        }
+    }
+}
+
 /// `capture`: what the kernel copies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Capture {
     /// Interface names or globs, at least one.
     pub interfaces: Vec<String>,
+    /// The network namespace that the interfaces are in; `None` is the agent's own.
+    pub netns: Option<NetNs>,
+    /// Where incoming packets are copied.
+    pub mode: Mode,
     /// The server's ports: inclusive ranges, at least one.
     pub ports: Vec<(u16, u16)>,
     /// Whose requests are meant.
@@ -98,12 +151,25 @@ pub struct Capture {
     pub mark: u32,
     /// The share of flows captured, decided in the kernel.
     pub sample: Share,
+    /// Payload bytes copied per second, enforced in the kernel; `None` is unlimited.
+    pub budget: Option<u64>,
     /// The size of all ring buffers together, in bytes.
     pub ring_size: u64,
     /// The number of ring buffers and shard threads; `None` chooses by the number of CPUs.
     pub shards: Option<u16>,
     /// Whether the kernel programs log through aya-log (slow; for debugging).
     pub kernel_log: bool,
+}
+
+impl Capture {
+    /// The most ring buffers when nobody says how many.
+    pub const AUTO_SHARDS: u16 = 4;
+
+    /// The number of ring buffers where nobody says how many and the agent may run on so many CPUs.
+    #[must_use]
+    pub fn auto_shards(cpus: usize) -> u16 {
+        u16::try_from(cpus).map_or(Capture::AUTO_SHARDS, |cpus| cpus.clamp(1, Capture::AUTO_SHARDS))
+    }
 }
 
 /// A list of networks to include (empty: all) and to exclude.
@@ -128,6 +194,9 @@ pub struct Limits {
     pub body: usize,
     /// From the first byte of a request to the last of its response.
     pub exchange_timeout: Duration,
+    /// CPU time of the agent per second, as a share of one core; beyond it fewer flows are captured. `None` is
+    /// unlimited.
+    pub cpu: Option<Share>,
 }
 
 /// `select`: which exchanges are replayed.
@@ -283,14 +352,17 @@ impl Default for Capture {
     fn default() -> Capture {
         Capture {
             interfaces: Vec::new(),
+            netns: None,
+            mode: Mode::Tc,
             ports: Vec::new(),
             side: Side::Server,
             polarity: Polarity::Auto,
             server: Networks::default(),
             client: Networks::default(),
             seed: 0,
-            mark: 0x5AD0,
+            mark: 0x1050,
             sample: Share::ALL,
+            budget: None,
             ring_size: 8 << 20,
             shards: None,
             kernel_log: false,
@@ -306,6 +378,7 @@ impl Default for Limits {
             total_buffer: 256 << 20,
             body: 4 << 20,
             exchange_timeout: Duration::from_secs(60),
+            cpu: Some(Share::ALL),
         }
     }
 }

@@ -1,45 +1,59 @@
-//! The only thing that reaches across stages: the kill switch.
+//! The only thing that reaches across stages: the kill switch, the share of flows captured, and whether the agent stood
+//! still.
 //!
-//! Anyone may read it at any time for the price of an atomic load; the admin API and signals write it.
+//! Anyone may read them at any time for the price of an atomic load; the admin API throws the switch, the CPU guard sets
+//! the share, and the heartbeat says that the agent moves.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
+use crate::config::Share;
+use crate::standstill::Standstill;
+
 /// What is wished of the running agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct State {
     /// Whether requests are captured and replayed at all.
     pub enabled: bool,
+    /// The share of flows captured.
+    pub sample: Share,
 }
 
-/// Takes the position of the kill switch to where no userspace check is asked: the kernel.
-type Carrier = Box<dyn Fn(bool) + Send + Sync>;
+/// Takes what is wished to where no userspace check is asked: the kernel.
+type Carrier = Box<dyn Fn(State) + Send + Sync>;
 
 /// A handle to the one [`State`]; clones share it.
 #[derive(Clone)]
 pub struct Control {
     enabled: Arc<AtomicBool>,
+    /// The bits of a share.
+    sample: Arc<AtomicU64>,
     state: Arc<watch::Sender<State>>,
     carrier: Arc<OnceLock<Carrier>>,
+    standstill: Standstill,
 }
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("enabled", &self.enabled()).finish_non_exhaustive()
+        let State { enabled, sample } = *self.state.borrow();
+        f.debug_struct("Control").field("enabled", &enabled).field("sample", &sample).finish_non_exhaustive()
     }
 }
 
 impl Control {
-    /// A control in the given position.
+    /// A control in the given position, with every flow captured.
     #[must_use]
     pub fn new(enabled: bool) -> Control {
+        let sample = Share::ALL;
         Control {
             enabled: Arc::new(AtomicBool::new(enabled)),
-            state: Arc::new(watch::Sender::new(State { enabled })),
+            sample: Arc::new(AtomicU64::new(sample.0.to_bits())),
+            state: Arc::new(watch::Sender::new(State { enabled, sample })),
             carrier: Arc::default(),
+            standstill: Standstill::default(),
         }
     }
 
@@ -49,28 +63,49 @@ impl Control {
         self.enabled.load(Ordering::Acquire)
     }
 
+    /// The share of flows captured at present.
+    #[must_use]
+    pub fn sample(&self) -> Share {
+        Share(f64::from_bits(self.sample.load(Ordering::Acquire)))
+    }
+
     /// Throws the kill switch either way; returns whether that changed anything.
     pub fn set_enabled(&self, enabled: bool) -> bool {
+        self.set(|state| State { enabled, ..state })
+    }
+
+    /// Sets the share of flows captured; returns whether that changed anything.
+    pub fn set_sample(&self, sample: Share) -> bool {
+        self.set(|state| State { sample, ..state })
+    }
+
+    fn set(&self, change: impl FnOnce(State) -> State) -> bool {
         self.state.send_if_modified(|state| {
-            // Under the channel's lock, so that both always agree, whoever else is throwing the switch.
-            self.enabled.store(enabled, Ordering::Release);
+            let before = std::mem::replace(state, change(*state));
+            // Under the channel's lock, so that all of them always agree, whoever else is making a change.
+            self.enabled.store(state.enabled, Ordering::Release);
+            self.sample.store(state.sample.0.to_bits(), Ordering::Release);
             if let Some(carry) = self.carrier.get() {
-                carry(enabled);
+                carry(*state);
             }
-            let changed = state.enabled != enabled;
-            state.enabled = enabled;
-            changed
+            before != *state
         })
     }
 
-    /// From now on takes every position to `carrier` too, the present one first, on the thread that throws the switch.
-    /// It must not block. Only the first carrier counts.
-    pub fn carry(&self, carrier: impl Fn(bool) + Send + Sync + 'static) {
+    /// From now on takes every state to `carrier` too, the present one first, on the thread that makes the change. It
+    /// must not block. Only the first carrier counts.
+    pub fn carry(&self, carrier: impl Fn(State) + Send + Sync + 'static) {
         self.state.send_if_modified(|state| {
             let carrier = self.carrier.get_or_init(|| Box::new(carrier));
-            carrier(state.enabled);
+            carrier(*state);
             false
         });
+    }
+
+    /// Whether the agent stood still.
+    #[must_use]
+    pub fn standstill(&self) -> &Standstill {
+        &self.standstill
     }
 
     /// Follows changes.
@@ -85,14 +120,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_carrier_learns_every_position_at_once() {
+    fn the_carrier_learns_every_state_at_once() {
         let control = Control::new(false);
-        let positions = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let carried = Arc::clone(&positions);
-        control.carry(move |enabled| carried.lock().unwrap().push(enabled));
+        let states = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let carried = Arc::clone(&states);
+        control.carry(move |state| carried.lock().unwrap().push((state.enabled, state.sample.0)));
         control.set_enabled(true);
+        assert!(control.set_sample(Share(0.5)));
+        assert!(!control.set_sample(Share(0.5)), "nothing changed the second time");
         control.clone().set_enabled(false);
-        assert_eq!(*positions.lock().unwrap(), [false, true, false]);
+        assert_eq!(
+            *states.lock().unwrap(),
+            [(false, 1.0), (true, 1.0), (true, 0.5), (true, 0.5), (false, 0.5)]
+        );
+        assert_eq!(control.sample(), Share(0.5));
     }
 
     #[test]
@@ -104,6 +145,6 @@ mod tests {
         assert!(!clone.set_enabled(false), "nothing changed the second time");
         assert!(!control.enabled());
         assert!(watcher.has_changed().unwrap());
-        assert_eq!(*watcher.borrow_and_update(), State { enabled: false });
+        assert_eq!(*watcher.borrow_and_update(), State { enabled: false, sample: Share::ALL });
     }
 }

@@ -4,11 +4,12 @@ use std::fmt;
 
 use crate::capture::kernel::probe;
 use crate::cli::Exit;
-use crate::config::Config;
+use crate::config::{self, Config};
 
 mod host;
 mod memory;
 mod network;
+mod rights;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,15 +103,25 @@ impl fmt::Display for Report {
 
 /// Looks at this host, and at what `config` needs of it. Works without root, and then says what it could not look at.
 ///
-/// May take seconds: shadows are connected to, and names resolved.
+/// May take seconds: programs are verified, shadows are connected to, and names resolved.
 #[must_use]
 pub fn run(config: Option<&Config>) -> Report {
     let default = Config::default();
-    let mut checks = host::checks(&probe::features());
+    let mut checks = rights::checks(config.unwrap_or(&default));
+    checks.extend(host::checks(&probe::features(), config.unwrap_or(&default).capture.mode));
     checks.extend(memory::checks(config.unwrap_or(&default)));
     checks.extend(network::interfaces(config));
     checks.extend(config.into_iter().flat_map(network::targets));
+    checks.extend(config.into_iter().flat_map(advice));
     Report { checks }
+}
+
+/// What the configuration allows and probably does not mean on this host.
+fn advice(config: &Config) -> Vec<Check> {
+    let advice = config::advice::here(config);
+    // Each says itself what to write instead.
+    let check = |said: String| Check { level: Level::Warning, ..Check::ok("configuration", said) };
+    advice.iter().map(|advice| check(advice.to_string())).collect()
 }
 
 #[cfg(test)]
@@ -143,12 +154,17 @@ mod tests {
     fn it_runs_here_with_and_without_configuration() {
         let names = |report: Report| report.checks.into_iter().map(|check| check.name).collect::<Vec<_>>();
         let bare = names(run(None));
-        for name in ["privileges", "kernel", "BPF programs", "ring buffer", "TCX", "clsact", "BTF", "JIT"] {
+        for name in
+            ["privileges", "verifier", "kernel", "BPF programs", "ring buffer", "TCX", "clsact", "BTF", "JIT"]
+        {
             assert!(bare.iter().any(|found| found == name), "{name} in {bare:?}");
         }
         let mut config = Config::default();
         config.capture.interfaces = vec!["no-such-if".to_owned()];
+        config.capture.ring_size = 9 << 20;
         let report = run(Some(&config));
+        let advice = report.checks.iter().find(|check| check.name == "configuration").unwrap();
+        assert!(advice.level == Level::Warning && advice.finding.contains("is rounded down"), "{advice:?}");
         let check = report.checks.iter().find(|check| check.name == "interfaces").unwrap();
         assert_eq!(check.level, Level::Problem(Exit::Usage));
         assert!(check.finding.contains("no interface `no-such-if`"), "{}", check.finding);

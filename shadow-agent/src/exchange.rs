@@ -214,8 +214,9 @@ pub struct Exchange {
 pub struct Answer {
     /// The response.
     pub response: Response,
-    /// From the last byte of the request on a connected socket to the first byte of the response.
-    pub first_byte: Duration,
+    /// From the last byte of the request on a connected socket to the first byte of the response; `None` when the agent
+    /// itself stood still meanwhile.
+    pub first_byte: Option<Duration>,
     /// From the last byte of the request to the last byte of the response.
     pub total: Duration,
 }
@@ -319,6 +320,10 @@ reasons! {
         Backlog = "backlog",
         /// The agent stopped while the exchange was under way.
         Shutdown = "shutdown",
+        /// Sampling was lowered while the exchange was under way, and left its flow out.
+        SampledOut = "sampled_out",
+        /// The byte budget left its flow out while the exchange was under way.
+        Shed = "shed",
     }
 }
 
@@ -335,6 +340,8 @@ reasons! {
         Concurrency = "concurrency",
         /// Answers that wait for those of another target fill the memory that they may take.
         Memory = "memory",
+        /// The agent's own host had no connection for it: no file descriptor or port, or no room to register it.
+        Socket = "socket",
         /// The kill switch was thrown before sending.
         Disabled = "disabled",
         /// The agent stopped before sending.
@@ -359,6 +366,8 @@ reasons! {
         Request = "request",
         /// The agent stopped before the answer ended.
         Shutdown = "shutdown",
+        /// The agent itself stood still meanwhile, so that nobody knows what the target would have done.
+        Stalled = "stalled",
     }
 }
 

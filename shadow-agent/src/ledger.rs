@@ -33,6 +33,8 @@ pub struct ShardBatch {
     pub flows: u64,
     /// Bytes buffered now.
     pub buffered: u64,
+    /// Segments taken since the last report that were seen before.
+    pub duplicates: u64,
 }
 
 /// How an answer compares with production's response.
@@ -103,6 +105,8 @@ pub struct Snapshot {
     pub flows: u64,
     /// Bytes buffered for flows.
     pub buffered: u64,
+    /// Segments taken that were seen before: retransmitted, or passing more than one interface.
+    pub duplicates: u64,
     /// One entry a target, in the order configured (the baseline last).
     pub targets: Vec<TargetCounts>,
 }
@@ -184,6 +188,7 @@ impl Ledger {
         let mut book = self.lock();
         book.counts.seen += batch.seen;
         book.queued += batch.queued;
+        book.counts.duplicates += batch.duplicates;
         for &(reason, count) in &batch.skipped {
             add(&mut book.counts.skipped, reason as usize, count);
         }

@@ -12,9 +12,10 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 use thiserror::Error;
 
-use crate::capture;
+use crate::capture::{self, kernel::Attached};
 use crate::config::Share;
 use crate::control::Control;
+use crate::guard::Readings;
 use crate::ledger::Ledger;
 use crate::report::Report;
 
@@ -40,14 +41,20 @@ pub struct Sources {
     pub ledger: Arc<Ledger>,
     /// What is known about each endpoint.
     pub report: Arc<Report>,
-    /// The kill switch.
+    /// The kill switch, and the share of flows captured at present.
     pub control: Control,
     /// The kernel's counters, read when called.
     pub kernel: Arc<dyn Fn() -> capture::Counters + Send + Sync>,
     /// One entry a target, in the order configured, read when called.
     pub replay: Arc<dyn Fn() -> Vec<ReplayState> + Send + Sync>,
-    /// The share of flows captured.
+    /// The share of flows that the configuration asks for.
     pub sample: Share,
+    /// The interfaces captured from, read when called.
+    pub interfaces: Arc<dyn Fn() -> Vec<Attached> + Send + Sync>,
+    /// What the CPU guard measured and did.
+    pub cpu: Arc<Readings>,
+    /// `limits.cpu`, as a share of one core; `None` is unlimited.
+    pub cpu_limit: Option<Share>,
 }
 
 impl fmt::Debug for Sources {

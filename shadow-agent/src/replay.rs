@@ -24,6 +24,7 @@ mod connection;
 mod gate;
 mod join;
 mod marks;
+mod own;
 mod pool;
 mod rate;
 mod request;
@@ -35,11 +36,13 @@ mod target;
 mod tests;
 mod unsendable;
 
+pub use own::{Registrar, Registration};
+
 /// How often idle connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What replaying needs to know beside `config.replay`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// `capture.mark`: the `SO_MARK` of our own sockets; 0 turns it off.
     pub mark: u32,
@@ -47,6 +50,8 @@ pub struct Settings {
     pub body_limit: usize,
     /// The bytes of answers, of all targets together, that may wait to be compared; beyond, requests are dropped.
     pub held_limit: usize,
+    /// Where our own sockets are registered, each before its first byte.
+    pub own: Registrar,
 }
 
 /// How one request ended at one target.
@@ -116,6 +121,12 @@ pub enum ReplayError {
     NoRuntime,
 }
 
+/// How many connections there can be at once to a target with this concurrency limit, idle ones included.
+#[must_use]
+pub fn most_connections(concurrency: usize) -> usize {
+    concurrency + pool::max_idle(concurrency)
+}
+
 impl ReplayError {
     fn url(target: &config::Target) -> ReplayError {
         let url = target.url.to_string();
@@ -158,7 +169,8 @@ impl Replayer {
         let (targets, infos): (Vec<_>, Vec<_>) = all
             .map(|(target, role)| {
                 let info = TargetInfo { name: target.name.clone(), role };
-                let target = Target::new(target, mark, settings.body_limit, room.clone(), Arc::clone(&gate))?;
+                let (own, room, gate) = (settings.own.clone(), room.clone(), Arc::clone(&gate));
+                let target = Target::new(target, mark, own, settings.body_limit, room, gate)?;
                 Ok((target, info))
             })
             .collect::<Result<Vec<_>, ReplayError>>()?

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::capture;
 use crate::compare::Difference;
@@ -77,6 +77,8 @@ pub struct Report {
     baseline: Option<usize>,
     label: String,
     started: Timestamp,
+    /// The same moment on the monotonic clock.
+    begun: Instant,
     max_endpoints: usize,
     books: Mutex<Books>,
 }
@@ -116,7 +118,9 @@ impl Report {
             baseline: targets.iter().position(|target| target.role == Role::Baseline),
             targets,
             label: label.into(),
-            started: now(),
+            started: Timestamp::default()
+                .plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            begun: Instant::now(),
             max_endpoints: compare.max_endpoints,
             books: Mutex::new(Books {
                 endpoints: Vec::new(),
@@ -145,9 +149,16 @@ impl Report {
         self.started
     }
 
+    /// This moment, on the clock of what is captured: Unix time when the run started, and as long ago as that is, even
+    /// if the wall clock was set meanwhile.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.started.plus(self.begun.elapsed())
+    }
+
     /// Enters an exchange that ended at every target.
     pub fn record(&self, observation: Observation) {
-        let lag = now().since(observation.time);
+        let lag = self.now().since(observation.time);
         let mut books = self.lock();
         books.lag.record(lag);
         let position = match books.positions.get(&observation.endpoint) {
@@ -186,13 +197,13 @@ impl Report {
     pub fn summary(&self, ledger: &ledger::Snapshot, kernel: &capture::Counters) -> Summary {
         let pages = self.pages();
         let verdict = self.judge(&pages, ledger);
-        summary::build(self, &pages, verdict, ledger, kernel, now())
+        summary::build(self, &pages, verdict, ledger, kernel, self.now())
     }
 
     /// One line about how things stand, without a line break.
     #[must_use]
     pub fn status_line(&self, ledger: &ledger::Snapshot) -> String {
-        text::status_line(&self.targets, ledger, now().since(self.started))
+        text::status_line(&self.targets, ledger, self.now().since(self.started))
     }
 
     pub(crate) fn judge(&self, pages: &Pages, ledger: &ledger::Snapshot) -> Verdict {
@@ -218,10 +229,6 @@ impl Report {
         // A panic elsewhere while the lock was held leaves sums that are still sums.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn now() -> Timestamp {
-    Timestamp::default().plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]

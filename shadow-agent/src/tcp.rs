@@ -21,6 +21,7 @@ use crate::exchange::Timestamp;
 mod flow;
 mod key;
 mod lru;
+mod sample;
 mod stream;
 mod table;
 #[cfg(test)]
@@ -55,6 +56,8 @@ pub struct Settings {
     /// The server's ports as inclusive ranges; a flow that turns out to have another server port is ignored.
     /// Empty: any.
     pub ports: Vec<(u16, u16)>,
+    /// `capture.seed`: which flows a sample of a given share holds.
+    pub seed: u32,
 }
 
 impl Settings {
@@ -98,6 +101,10 @@ pub enum Ending {
     Evicted,
     /// The kill switch was thrown.
     Disabled,
+    /// Sampling was lowered, and leaves it out.
+    SampledOut,
+    /// The byte budget leaves it out for a while.
+    Shed,
     /// The observer stops.
     Shutdown,
 }
@@ -183,6 +190,8 @@ pub struct Stats {
     pub segments: u64,
     /// Payload bytes taken.
     pub bytes: u64,
+    /// Segments with payload all of which had been seen before, on flows that are followed or just closed.
+    pub duplicate_segments: u64,
     /// Payload bytes that had been seen before.
     pub duplicate_bytes: u64,
     /// Segments that arrived ahead of their turn.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Refusal, Sensitivity};
 use super::{AdminState, Status};
-use crate::exchange::Timestamp;
 use crate::metrics;
 
 /// Bytes of a request body.
@@ -141,8 +140,7 @@ async fn prometheus(State(shared): Api) -> Response {
 }
 
 async fn status(State(shared): Api) -> Json<Status> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Json(Status::of(&shared.state, Timestamp::default().plus(now)))
+    Json(Status::of(&shared.state, shared.state.sources.report.now()))
 }
 
 async fn endpoints(State(shared): Api) -> Response {

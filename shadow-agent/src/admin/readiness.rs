@@ -1,4 +1,4 @@
-//! Whether the agent is ready: it is when nobody who has to start first is left.
+//! Whether the agent is ready: it is when nobody who has to start first is left, and what it cannot do without is there.
 //!
 //! Only `/readyz` and the status read it; nothing in the agent waits for it.
 
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What is still waited for; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    waiting: Arc<Mutex<Vec<&'static str>>>,
+    waiting: Arc<Mutex<Vec<String>>>,
 }
 
 /// One thing waited for. Dropping it without [`Latch::release`] leaves the agent unready, as a failed start should.
@@ -15,6 +15,13 @@ pub struct Readiness {
 #[must_use = "the agent is not ready before the latch is released"]
 pub struct Latch {
     name: &'static str,
+    readiness: Readiness,
+}
+
+/// Something that the agent cannot do without, and that may come and go. Dropping it leaves the agent unready.
+#[derive(Debug)]
+pub struct Condition {
+    name: String,
     readiness: Readiness,
 }
 
@@ -27,17 +34,35 @@ impl Readiness {
 
     /// Waits for something, named as `/readyz` shall name it.
     pub fn latch(&self, name: &'static str) -> Latch {
-        self.lock().push(name);
+        self.wait_for(name);
         Latch { name, readiness: self.clone() }
+    }
+
+    /// Waits for something that may come and go, named as `/readyz` shall name it. It is not there yet.
+    pub fn condition(&self, name: impl Into<String>) -> Condition {
+        let name = name.into();
+        self.wait_for(&name);
+        Condition { name, readiness: self.clone() }
     }
 
     /// What is still waited for; empty when ready.
     #[must_use]
-    pub fn waiting(&self) -> Vec<&'static str> {
+    pub fn waiting(&self) -> Vec<String> {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<&'static str>> {
+    fn wait_for(&self, name: &str) {
+        let mut waiting = self.lock();
+        if !waiting.iter().any(|waited| waited == name) {
+            waiting.push(name.to_owned());
+        }
+    }
+
+    fn have(&self, name: &str) {
+        self.lock().retain(|waited| waited != name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -45,10 +70,23 @@ impl Readiness {
 impl Latch {
     /// It is there.
     pub fn release(self) {
-        let mut waiting = self.readiness.lock();
-        if let Some(position) = waiting.iter().position(|name| *name == self.name) {
-            waiting.remove(position);
+        self.readiness.have(self.name);
+    }
+}
+
+impl Condition {
+    /// It is there, or it is not.
+    pub fn set(&self, there: bool) {
+        match there {
+            true => self.readiness.have(&self.name),
+            false => self.readiness.wait_for(&self.name),
         }
+    }
+}
+
+impl Drop for Condition {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
 
@@ -66,5 +104,18 @@ mod tests {
         assert_eq!(readiness.waiting(), ["replay"]);
         drop(replay);
         assert_eq!(readiness.waiting(), ["replay"], "a start that failed is not a start");
+    }
+
+    #[test]
+    fn a_condition_comes_and_goes() {
+        let readiness = Readiness::new();
+        let condition = readiness.condition("an interface");
+        assert_eq!(readiness.waiting(), ["an interface"]);
+        for there in [true, true, false, false, true] {
+            condition.set(there);
+            assert_eq!(readiness.waiting().is_empty(), there);
+        }
+        drop(condition);
+        assert_eq!(readiness.waiting(), ["an interface"]);
     }
 }

@@ -6,9 +6,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::AdminState;
+use crate::capture::kernel::Attached;
+use crate::config::XdpMode;
 use crate::exchange::{Role, Timestamp};
 use crate::report::summary::{Counts, LedgerSummary, counts};
 use crate::report::words::{percent, thousands};
+
+/// How many interfaces are listed for people.
+const MAX_LISTED: usize = 8;
 
 /// How the agent stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +26,14 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// Whether the kill switch lets requests be captured.
     pub enabled: bool,
+    /// The share of flows captured at present, 0 to 1.
+    pub sample: f64,
+    /// The share of flows that `capture.sample` asks for, 0 to 1; the CPU guard may capture fewer.
+    pub sample_configured: f64,
+    /// CPU time of the agent over the last second, in cores.
+    pub cpu: f64,
+    /// `limits.cpu`, in cores; none when unlimited.
+    pub cpu_limit: Option<f64>,
     /// Whether throwing the switch outlives a restart.
     pub persistent: bool,
     /// What the agent waits for before it is ready; empty when it is.
@@ -51,6 +64,19 @@ pub struct Status {
     pub packets: BTreeMap<String, u64>,
     /// Payload bytes copied by the kernel.
     pub copied_bytes: u64,
+    /// Segments captured that were seen before: retransmitted, or passing more than one interface.
+    pub duplicate_segments: u64,
+    /// The interfaces captured from.
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// An interface captured from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// How programs are attached to it: `tcx`, `clsact`.
+    pub attachment: String,
 }
 
 /// How one target stands.
@@ -109,8 +135,12 @@ impl Status {
             run: state.sources.report.label().to_owned(),
             uptime_seconds: now.since(state.sources.report.started()).as_secs_f64(),
             enabled: state.sources.control.enabled(),
+            sample: state.sources.control.sample().0,
+            sample_configured: state.sources.sample.0,
+            cpu: state.sources.cpu.used().0,
+            cpu_limit: state.sources.cpu_limit.map(|limit| limit.0),
             persistent: state.switch.is_some(),
-            waiting_for: state.readiness.waiting().into_iter().map(str::to_owned).collect(),
+            waiting_for: state.readiness.waiting(),
             verdict: verdict.outcome.as_str().to_owned(),
             reasons: verdict.reasons,
             seen: ledger.seen,
@@ -126,12 +156,56 @@ impl Status {
                 result.as_str()
             })),
             copied_bytes: kernel.bytes,
+            duplicate_segments: ledger.duplicates,
+            interfaces: (state.sources.interfaces)().into_iter().map(InterfaceStatus::from).collect(),
+        }
+    }
+}
+
+impl From<Attached> for InterfaceStatus {
+    fn from(attached: Attached) -> InterfaceStatus {
+        let tc = attached.attachment.as_str();
+        let attachment = match attached.xdp {
+            None => tc.to_owned(),
+            Some(XdpMode::Generic) => format!("xdp generic, {tc}"),
+            Some(XdpMode::Native) => format!("xdp native, {tc}"),
+        };
+        InterfaceStatus { name: attached.device, attachment }
+    }
+}
+
+impl Status {
+    /// How many flows are captured, and if that is fewer than configured, why.
+    fn sampling(&self) -> String {
+        let [sample, configured, cpu] = [self.sample, self.sample_configured, self.cpu].map(percent);
+        match self.cpu_limit {
+            Some(limit) if self.sample < self.sample_configured => format!(
+                "{sample} of flows instead of the configured {configured}, to keep limits.cpu ({} of one core; {cpu} now)",
+                percent(limit)
+            ),
+            _ => format!("{sample} of flows, for {cpu} of one core"),
         }
     }
 }
 
 fn owned(counts: Counts) -> BTreeMap<String, u64> {
     counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+}
+
+impl Status {
+    /// The first few interfaces, each with how it is attached to.
+    fn listed_interfaces(&self) -> String {
+        let shown = self.interfaces.iter().take(MAX_LISTED).map(|interface| {
+            let name = crate::report::words::printable(&interface.name, 40);
+            format!("{name} ({})", interface.attachment)
+        });
+        let shown: Vec<String> = shown.collect();
+        match self.interfaces.len().saturating_sub(MAX_LISTED) {
+            _ if shown.is_empty() => "none".to_owned(),
+            0 => shown.join(", "),
+            more => format!("{} and {more} more", shown.join(", ")),
+        }
+    }
 }
 
 impl fmt::Display for Status {
@@ -144,6 +218,8 @@ impl fmt::Display for Status {
         };
         let sum = |counts: &BTreeMap<String, u64>| thousands(counts.values().sum());
         writeln!(f, "capture    {}", if self.enabled { "enabled" } else { "disabled" })?;
+        writeln!(f, "interfaces {}", self.listed_interfaces())?;
+        writeln!(f, "sampling   {}", self.sampling())?;
         if !self.waiting_for.is_empty() {
             writeln!(f, "not ready  waiting for {}", self.waiting_for.join(", "))?;
         }
@@ -155,6 +231,9 @@ impl fmt::Display for Status {
         writeln!(f, "exchanges  {} seen, {} replayed", thousands(self.seen), thousands(self.selected))?;
         writeln!(f, "           {} skipped{}", sum(&self.skipped), listed(&self.skipped))?;
         writeln!(f, "           {} lost{}", sum(&self.lost), listed(&self.lost))?;
+        if self.duplicate_segments > 0 {
+            writeln!(f, "           {} segments seen before", thousands(self.duplicate_segments))?;
+        }
         if self.imbalance > 0 {
             writeln!(f, "           the books are off by {}, please report this", thousands(self.imbalance))?;
         }
@@ -180,5 +259,31 @@ impl fmt::Display for Status {
             writeln!(f, "           - {}", crate::report::words::printable(reason, 200))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::state;
+    use super::*;
+    use crate::config::Share;
+
+    #[test]
+    fn it_says_why_fewer_flows_are_captured_than_configured() {
+        let state = state();
+        state.sources.cpu.measured(Share(0.93));
+        let check = |sample: f64, expected: &str| {
+            state.sources.control.set_sample(Share(sample));
+            let status = Status::of(&state, Timestamp::default());
+            assert_eq!((status.sample, status.sample_configured), (sample, 1.0));
+            let said = status.to_string();
+            assert!(said.contains(expected), "{expected} in {said}");
+        };
+        check(1.0, "sampling   100 % of flows, for 93 % of one core\n");
+        check(
+            0.25,
+            "25 % of flows instead of the configured 100 %, to keep limits.cpu (100 % of one core; 93 % now)\n",
+        );
+        check(1.0 / 64.0, "sampling   1.6 % of flows instead");
     }
 }

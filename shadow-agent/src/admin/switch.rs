@@ -37,6 +37,18 @@ pub enum SwitchError {
         /// What the system said.
         source: io::Error,
     },
+    /// Nothing could be remembered in the directory.
+    #[error(
+        "--state {} cannot be written to ({source}): give it to the user that the agent runs as, because not even root \
+         passes over permissions once the agent has dropped its privileges",
+        path.display()
+    )]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// The file that remembers.
@@ -61,6 +73,18 @@ impl SwitchFile {
         self.path.try_exists().map_err(|source| SwitchError::Read { path: self.path.clone(), source })
     }
 
+    /// Makes sure that a position could be remembered, with the rights of now. Makes the directory when there is none.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written to.
+    pub fn check_writable(&self) -> Result<(), SwitchError> {
+        let draft = self.draft();
+        let tried = fs::create_dir_all(&self.directory)
+            .and_then(|()| File::create(&draft))
+            .and_then(|_| fs::remove_file(&draft));
+        tried.map_err(|source| SwitchError::Directory { path: self.directory.clone(), source })
+    }
+
     /// Remembers the position of the switch; atomically, and on disk when it returns.
     ///
     /// # Errors
@@ -72,12 +96,16 @@ impl SwitchFile {
 
     fn create(&self) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
-        let draft = self.directory.join(format!("{NAME}.new"));
+        let draft = self.draft();
         let mut file = File::create(&draft)?;
         file.write_all(b"An operator disabled capture. To enable it: shadow-agent ctl enable\n")?;
         file.sync_all()?;
         fs::rename(&draft, &self.path)?;
         File::open(&self.directory)?.sync_all()
+    }
+
+    fn draft(&self) -> PathBuf {
+        self.directory.join(format!("{NAME}.new"))
     }
 
     fn remove(&self) -> io::Result<()> {
@@ -100,6 +128,8 @@ mod tests {
         let directory = scratch.path().join("state");
         let file = SwitchFile::in_directory(&directory);
         assert!(!file.disabled().unwrap());
+        file.check_writable().unwrap();
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "trying leaves nothing");
         file.remember(true).unwrap();
         for _ in 0..2 {
             file.remember(false).unwrap();
@@ -119,5 +149,7 @@ mod tests {
         let error = file.remember(false).unwrap_err().to_string();
         assert!(error.contains("file/disabled") && error.contains("will not outlive a restart"), "{error}");
         assert!(file.disabled().is_err(), "unknown is not enabled");
+        let error = file.check_writable().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("--state {} cannot be", not_a_directory.display())), "{error}");
     }
 }

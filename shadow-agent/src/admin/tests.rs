@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::client::{Client, ClientError};
 use super::*;
+use crate::capture::kernel::{Attached, Attachment};
 use crate::capture::{Counters, PacketResult};
 use crate::config::Share;
 use crate::control::Control;
@@ -41,7 +42,7 @@ impl Drop for Scratch {
     }
 }
 
-fn state() -> AdminState {
+pub(super) fn state() -> AdminState {
     let (ledger, report) = (Arc::new(Ledger::new(1, 2)), Arc::new(report(true)));
     run(&report, &ledger, traffic("/users/{id}", 40, 4, true));
     let sources = Sources {
@@ -51,6 +52,11 @@ fn state() -> AdminState {
         kernel: Arc::new(|| Counters { packets: vec![1; PacketResult::ALL.len()], bytes: 10 }),
         replay: Arc::new(|| vec![ReplayState::default(); 2]),
         sample: Share::ALL,
+        interfaces: Arc::new(|| {
+            vec![Attached { device: "eth0".to_owned(), attachment: Attachment::Clsact, xdp: None }]
+        }),
+        cpu: Arc::default(),
+        cpu_limit: Some(Share::ALL),
     };
     let metrics = Arc::new(Metrics::new(sources.clone()).unwrap());
     AdminState { sources, metrics, readiness: Readiness::new(), switch: None }
@@ -61,7 +67,11 @@ fn local(token_file: Option<PathBuf>) -> config::Admin {
 }
 
 fn start(state: AdminState) -> Server {
-    Server::start(&local(None), state).unwrap().unwrap()
+    serve(&local(None), state)
+}
+
+fn serve(admin: &config::Admin, state: AdminState) -> Server {
+    Server::start(Door::open(admin).unwrap().unwrap(), state).unwrap()
 }
 
 /// Sends bytes as they are; gives the status and everything behind the head.
@@ -130,6 +140,7 @@ fn metrics_status_endpoints_and_verdict_are_served() {
     assert_eq!(status["imbalance"], 0);
     assert_eq!(status["targets"][0]["mismatches"], 10);
     assert_eq!(status["packets"]["ring_full"], 1);
+    assert_eq!(status["interfaces"], serde_json::json!([{ "name": "eth0", "attachment": "clsact" }]));
     let endpoints = json(&get(&server, "/api/v1/endpoints").1);
     assert_eq!(endpoints[0]["endpoint"], "/users/{id}");
     assert_eq!(endpoints[0]["targets"][0]["differences"][0]["place"], "body:$.price");
@@ -229,7 +240,7 @@ fn the_token_is_needed_off_loopback_and_shown_nowhere() {
         listen: Some(SocketAddr::from(([0, 0, 0, 0], 0))),
         token_file: Some(token_file.clone()),
     };
-    let server = Server::start(&off_loopback, state()).unwrap().unwrap();
+    let server = serve(&off_loopback, state());
     let bearer = format!("Bearer {SECRET}");
     let host = ("host", "agent.example:9465");
     let port = server.local_addr().port();
@@ -249,7 +260,7 @@ fn the_token_is_needed_off_loopback_and_shown_nowhere() {
         assert_eq!(status, 200, "{path}");
         assert!(!body.contains(SECRET) && !body.contains("token"), "{path}: {body}");
     }
-    let on_loopback = Server::start(&local(Some(token_file)), state()).unwrap().unwrap();
+    let on_loopback = serve(&local(Some(token_file)), state());
     assert_eq!(get(&on_loopback, "/api/v1/status").0, 200);
     check_problem("values from bodies", get(&on_loopback, "/api/v1/endpoints"), 401);
 }
@@ -276,11 +287,11 @@ fn starting_is_refused_in_one_clear_sentence() {
         ),
     ];
     for (admin, part) in cases {
-        let error = Server::start(&admin, state()).unwrap_err().to_string();
+        let error = Door::open(&admin).unwrap_err().to_string();
         assert!(error.contains(part) && !error.contains('\n'), "{error}");
     }
     let off = config::Admin { listen: None, token_file: None };
-    assert!(Server::start(&off, state()).unwrap().is_none());
+    assert!(Door::open(&off).unwrap().is_none());
 }
 
 #[test]
@@ -290,7 +301,7 @@ fn shutdown_frees_the_address_even_with_a_client_connected() {
     let _idle = TcpStream::connect(address).unwrap();
     server.shutdown();
     let again = config::Admin { listen: Some(address), token_file: None };
-    Server::start(&again, state()).unwrap().unwrap().shutdown();
+    serve(&again, state()).shutdown();
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -327,8 +338,7 @@ fn the_client_says_what_is_wrong() {
     let token_file = scratch.path().join("token");
     fs::write(&token_file, SECRET).unwrap();
     let listen = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
-    let guarded =
-        Server::start(&config::Admin { listen, token_file: Some(token_file) }, state()).unwrap().unwrap();
+    let guarded = serve(&config::Admin { listen, token_file: Some(token_file) }, state());
     let at = SocketAddr::from(([127, 0, 0, 1], guarded.local_addr().port()));
     assert!(block_on(client(at, Some(SECRET)).status()).is_ok());
     let refused = block_on(client(at, None).status()).unwrap_err();

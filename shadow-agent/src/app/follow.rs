@@ -1,88 +1,390 @@
-//! Attaches to matching devices that come later, such as those of new pods, and lets go of those that are gone.
+//! The one thread that has to do with devices: attaches to those that are meant, follows them as they come and go, and
+//! lets go of them at the end.
+//!
+//! It lives in the network namespace of `capture.netns`, because the kernel looks devices up in the namespace of the
+//! thread that asks. Everything else in the agent stays in the agent's own. It sleeps until the kernel says that a
+//! device or an address changed.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::capture::interfaces::{self, Device, InterfaceError, netlink};
-use crate::capture::kernel::KernelCapture;
-use crate::config::Capture;
+use anyhow::{Context, anyhow};
+use nix::net::if_::if_nametoindex;
 
-/// How often the kernel is asked which devices there are: what a new one is missed for, at most.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// How long the wish to stop waits at most.
-const NAP: Duration = Duration::from_millis(100);
+use crate::admin::readiness::Condition;
+use crate::capture::interfaces::netns::{Entered, NetNsError};
+use crate::capture::interfaces::roster::Roster;
+use crate::capture::interfaces::watch::{self, Heard, Stop, Stopped, Watcher};
+use crate::capture::interfaces::{self, Device, InterfaceError, Selection, netlink};
+use crate::capture::kernel::{KernelCapture, KernelError};
+use crate::config::{Capture, NetNs};
+use crate::privileges;
 
-/// The thread that follows devices.
+mod told;
+
+use super::wreck::Witness;
+use told::Told;
+
+/// Between two looks at what devices there are, at least: what a storm of changes costs, and what a device that comes
+/// within one is missed for.
+const SPACING: Duration = Duration::from_millis(20);
+/// How long after the kernel did not answer it is asked again.
+const TROUBLE: Duration = Duration::from_secs(1);
+/// How often it is checked what nothing announces: whether the network namespace is still there, which being in it keeps
+/// from ending, and whether others have left our programs where they are.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// The thread that follows devices; dropping it lets go of them.
 pub(super) struct Following {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    stop: Option<Stop>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Following {
-    /// Follows the devices that `capture` means; `known` are attached already.
+    /// Attaches to the devices that `capture` means, and follows them. `attached` is met while there is one.
+    ///
+    /// A device that vanishes meanwhile is no error.
+    ///
+    /// # Errors
+    /// When the network namespace cannot be entered, devices cannot be listened for, or the kernel refuses to attach.
     pub(super) fn start(
         kernel: Arc<KernelCapture>,
         capture: Capture,
-        known: Vec<Device>,
-    ) -> io::Result<Following> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopping = Arc::clone(&stop);
-        let work = move || follow(&kernel, &capture, known, &stopping);
-        let thread = thread::Builder::new().name("interfaces".to_owned()).spawn(work)?;
-        Ok(Following { stop, thread })
-    }
-
-    /// Ends it; nothing is attached to any more when this returns.
-    pub(super) fn finish(self) {
-        self.stop.store(true, Ordering::Release);
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that follows interfaces panicked; those that came later are missing");
-        }
-    }
-}
-
-fn follow(kernel: &KernelCapture, capture: &Capture, mut known: Vec<Device>, stop: &AtomicBool) {
-    let mut asked = Instant::now();
-    let mut complained = false;
-    while !stop.load(Ordering::Acquire) {
-        thread::sleep(NAP);
-        if asked.elapsed() < INTERVAL {
-            continue;
-        }
-        asked = Instant::now();
-        match find(capture) {
-            Ok(found) => {
-                complained = false;
-                change(kernel, &known, &found);
-                known = found;
+        attached: Condition,
+        witness: Witness,
+    ) -> anyhow::Result<Following> {
+        let (stop, stopped) = watch::stop().context("the interfaces cannot be followed")?;
+        let (tell, told) = mpsc::sync_channel(1);
+        let work = move || {
+            let _witness = witness;
+            let mut follower = Follower::new(kernel, capture, attached);
+            let netns = follower.capture.netns.clone();
+            let started = follower.start().and_then(|()| {
+                privileges::drop_after_entering(netns.as_ref()).context("interfaces cannot be followed")
+            });
+            let goes_on = started.is_ok();
+            // Whoever waits for it is there until it is told.
+            let _ = tell.send(started);
+            if goes_on {
+                follower.follow(&stopped);
             }
-            // Once, not every second.
-            Err(error) if !complained => {
-                complained = true;
-                tracing::warn!("{error}; nothing new is captured from until it is there");
+            follower.let_go();
+        };
+        let thread = thread::Builder::new()
+            .name("interfaces".to_owned())
+            .spawn(work)
+            .context("the thread that follows interfaces could not be started")?;
+        let following = Following { stop: Some(stop), thread: Some(thread) };
+        told.recv().map_err(|_| anyhow!("the thread that follows interfaces panicked"))??;
+        Ok(following)
+    }
+
+    /// Lets go of every device, and returns when that is done.
+    pub(super) fn finish(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that follows interfaces panicked; programs end with this process");
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct Follower {
+    kernel: Arc<KernelCapture>,
+    capture: Capture,
+    attached: Condition,
+    roster: Roster,
+    watcher: Option<Watcher>,
+    namespace: Option<Entered>,
+    /// Attached devices that went away and were not looked for since.
+    gone: Vec<u32>,
+    told: Told,
+    looked: Instant,
+    /// Whether the last look failed.
+    blind: bool,
+    /// Whether what is attached from now on is news.
+    is_started: bool,
+}
+
+impl Follower {
+    fn new(kernel: Arc<KernelCapture>, capture: Capture, attached: Condition) -> Follower {
+        Follower {
+            kernel,
+            capture,
+            attached,
+            roster: Roster::new(),
+            watcher: None,
+            namespace: None,
+            gone: Vec::new(),
+            told: Told::default(),
+            looked: Instant::now(),
+            blind: false,
+            is_started: false,
+        }
+    }
+
+    fn start(&mut self) -> anyhow::Result<()> {
+        let selection = self.enter()?;
+        // What is worth a warning was said when the configuration was checked.
+        let _ = self.told.news(&selection);
+        self.update(&selection, |device, error| if is_gone(device) { Ok(()) } else { Err(anyhow!(error)) })?;
+        self.is_started = true;
+        Ok(())
+    }
+
+    /// Goes where the devices are, subscribes, and only then looks, so that nothing is missed in between.
+    fn enter(&mut self) -> Result<Selection, InterfaceError> {
+        if let Some(netns) = &self.capture.netns {
+            self.namespace = Some(Entered::enter(netns)?);
+        }
+        self.watcher = Some(Watcher::new()?);
+        Ok(interfaces::select(&self.capture, &netlink::links()?))
+    }
+
+    /// Follows devices until the agent stops, or their namespace is gone for good.
+    fn follow(&mut self, stopped: &Stopped) {
+        loop {
+            let Some(watcher) = &self.watcher else {
+                match stopped.within(CHECK) {
+                    Ok(false) => self.enter_again(),
+                    _ => return,
+                }
+                continue;
+            };
+            match watcher.wait(stopped, self.timeout()) {
+                Ok(Heard::Stop) => return,
+                Ok(Heard::Changed(gone)) => {
+                    let attached = self.roster.attached();
+                    self.gone.extend(
+                        gone.into_iter().filter(|gone| attached.iter().any(|device| device.index == *gone)),
+                    );
+                    match stopped.within(SPACING.saturating_sub(self.looked.elapsed())) {
+                        Ok(false) => self.look(),
+                        _ => return,
+                    }
+                }
+                Ok(Heard::Nothing) => {
+                    if self.namespace.as_ref().is_some_and(Entered::is_gone) && !self.leave() {
+                        return;
+                    }
+                    let is_due = self.roster.next().is_some_and(|next| next <= Instant::now());
+                    if self.is_stripped() || self.blind || is_due {
+                        self.look();
+                    }
+                }
+                Err(error) => {
+                    self.complain(&error);
+                    match stopped.within(TROUBLE) {
+                        Ok(false) => self.watcher = Watcher::new().ok().or(self.watcher.take()),
+                        _ => return,
+                    }
+                }
             }
-            Err(_) => {}
+        }
+    }
+
+    /// How long nothing has to be done unless something changes.
+    fn timeout(&self) -> Option<Duration> {
+        let retry = self.roster.next().map(|next| next.saturating_duration_since(Instant::now()));
+        let check = (self.namespace.is_some() || self.is_capturing()).then_some(CHECK);
+        let trouble = self.blind.then_some(TROUBLE);
+        [retry, check, trouble].into_iter().flatten().min()
+    }
+
+    /// Whether somebody removed our programs from a device, to which the next look attaches again.
+    fn is_stripped(&mut self) -> bool {
+        let stripped = match self.kernel.stripped() {
+            Ok(stripped) => stripped,
+            Err(error) => {
+                tracing::debug!(error = reason(&error), "not known whether programs are still attached");
+                return false;
+            }
+        };
+        // That a device went is announced.
+        for device in stripped.iter().filter(|device| !is_gone(device)) {
+            tracing::warn!(
+                interface = device.name,
+                "somebody removed the agent's programs from an interface, which was not captured from since; attaching again"
+            );
+            self.gone.push(device.index);
+        }
+        !self.gone.is_empty()
+    }
+
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        match netlink::links() {
+            Ok(links) => {
+                self.blind = false;
+                let selection = interfaces::select(&self.capture, &links);
+                self.warn(&selection);
+                let captured = self.is_capturing();
+                // Nothing that happens to a later device ends the agent.
+                let _ = self.update(&selection, |_, _| Ok(()));
+                if captured && !self.is_capturing() {
+                    tracing::warn!(
+                        "nothing is captured: no interface that capture.interfaces names is there"
+                    );
+                }
+            }
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    fn warn(&mut self, selection: &Selection) {
+        for sentence in self.told.news(selection) {
+            tracing::warn!("{sentence}");
+        }
+    }
+
+    /// Once, not each time.
+    fn complain(&mut self, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.blind, true) {
+            tracing::warn!(%error, "the kernel does not list its interfaces; those that come are not captured from");
+        }
+    }
+
+    /// Lets go of what is not meant any more, and attaches to what is. `fatal` makes an error of a first failure.
+    fn update(
+        &mut self,
+        selection: &Selection,
+        fatal: impl Fn(&Device, KernelError) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let gone = std::mem::take(&mut self.gone);
+        let lost = self.roster.keep(&selection.devices, &gone);
+        if !lost.is_empty()
+            && let Err(error) = self.kernel.retain(self.roster.attached())
+        {
+            tracing::warn!(error = reason(&error), "programs may stay attached");
+        }
+        for device in &lost {
+            if !selection.devices.iter().any(|other| other.name == device.name) {
+                tracing::info!(
+                    interface = device.name,
+                    "an interface is gone; it is captured from when it comes back"
+                );
+            }
+        }
+        let mut result = Ok(());
+        for device in self.roster.due(&selection.devices, Instant::now()) {
+            match self.kernel.attach(&device) {
+                Ok(()) => {
+                    if self.is_started {
+                        tracing::info!(interface = device.name, "capturing from one more interface");
+                    }
+                    self.roster.succeeded(device);
+                }
+                Err(error) => {
+                    let first = self.roster.failed(device.clone(), Instant::now());
+                    if first && (self.is_started || is_gone(&device)) {
+                        explain(&device, &error);
+                    }
+                    result = result.and(fatal(&device, error));
+                }
+            }
+        }
+        self.attached.set(self.is_capturing());
+        result
+    }
+
+    fn is_capturing(&self) -> bool {
+        !self.roster.attached().is_empty()
+    }
+
+    /// Leaves a network namespace that has ended but for this thread in it. Says whether to go on.
+    fn leave(&mut self) -> bool {
+        let Some(netns) = &self.capture.netns else { return true };
+        self.attached.set(false);
+        let again = match netns {
+            NetNs::Name(_) => {
+                tracing::warn!(%netns, "the network namespace is gone; its interfaces are captured from when it is back");
+                true
+            }
+            // Another process may get the number.
+            NetNs::Pid(_) => {
+                tracing::warn!(%netns, "the process is gone, and its network namespace with it; nothing is captured any more");
+                false
+            }
+        };
+        self.let_go();
+        self.told = Told::default();
+        // A socket keeps its namespace, too.
+        self.watcher = None;
+        if !again {
+            // This thread ends, and by that leaves it; to leave it otherwise takes a privilege that was dropped.
+            return false;
+        }
+        if let Some(Err(error)) = self.namespace.take().map(Entered::leave) {
+            tracing::warn!(%error, "the agent may not leave the namespace; start it again to capture");
+            return false;
+        }
+        true
+    }
+
+    /// Tries to enter a network namespace that was gone.
+    fn enter_again(&mut self) {
+        match self.enter() {
+            Ok(selection) => {
+                self.blind = false;
+                self.warn(&selection);
+                let _ = self.update(&selection, |_, _| Ok(()));
+            }
+            Err(InterfaceError::NetNs(NetNsError::NoSuchName { .. })) => {}
+            Err(error) => {
+                // Between two of the steps; none of them may stay half done.
+                self.watcher = None;
+                let _ = self.namespace.take().map(Entered::leave);
+                if !std::mem::replace(&mut self.blind, true) {
+                    tracing::warn!("{error}");
+                }
+            }
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.roster = Roster::new();
+        self.gone.clear();
+        if let Err(error) = self.kernel.detach() {
+            tracing::error!(
+                error = reason(&error),
+                "the kernel programs could not be detached; they end with this process"
+            );
         }
     }
 }
 
-fn find(capture: &Capture) -> Result<Vec<Device>, InterfaceError> {
-    Ok(interfaces::select(capture, &netlink::links()?)?.devices)
+fn explain(device: &Device, error: &KernelError) {
+    let interface = &device.name;
+    if is_gone(device) {
+        tracing::info!(interface, "an interface went away while it was being attached to");
+    } else {
+        tracing::warn!(
+            interface,
+            error = reason(error),
+            "an interface is not captured from; it is tried again"
+        );
+    }
 }
 
-fn change(kernel: &KernelCapture, known: &[Device], found: &[Device]) {
-    if known.iter().any(|device| !found.contains(device))
-        && let Err(error) = kernel.retain(found)
-    {
-        tracing::warn!(%error, "programs may stay attached");
-    }
-    for device in found.iter().filter(|device| !known.contains(device)) {
-        match kernel.attach(device) {
-            Ok(()) => tracing::info!(interface = device.name, "capturing from one more interface"),
-            Err(error) => tracing::warn!(%error, "an interface that came is not captured from"),
-        }
-    }
+/// Whether the device went, or another one has its name now.
+fn is_gone(device: &Device) -> bool {
+    if_nametoindex(device.name.as_str()) != Ok(device.index)
+}
+
+/// An error with all that lies beneath it.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

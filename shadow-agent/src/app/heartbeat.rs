@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::wreck::Witness;
+
 /// How often the pulse is taken. The kernel gives up on us after 2 s.
 const INTERVAL: Duration = Duration::from_millis(250);
 
@@ -29,13 +31,17 @@ impl Pulse {
     }
 }
 
-/// Calls `beat` at every interval in which all shards turned at least once, until `stop` is set.
+/// Calls `beat` at every interval in which all shards turned at least once, until `stop` is set; and `always` at every
+/// interval, whatever the shards do, so that what must be looked at now and then needs no thread of its own.
 pub(super) fn spawn(
     pulse: Pulse,
     stop: Arc<AtomicBool>,
+    witness: Witness,
     beat: impl Fn() + Send + 'static,
+    mut always: impl FnMut() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
+        let _witness = witness;
         let mut before = pulse.turns();
         beat();
         while !stop.load(Ordering::Acquire) {
@@ -45,6 +51,7 @@ pub(super) fn spawn(
                 beat();
                 before = now;
             }
+            always();
         }
     })
 }

@@ -132,7 +132,7 @@ impl Line {
                 TargetObservation {
                     outcome: TargetOutcome::Answered(comparison),
                     status: Some(answered.response.status),
-                    first_byte: Some(answered.first_byte),
+                    first_byte: answered.first_byte,
                     differences,
                 }
             }

@@ -3,9 +3,20 @@
 use std::fs;
 
 use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Followed from the moment it is made; a signal that comes before anyone waits is kept.
+/// Those that can end the agent.
+const ENDING: [Number; 3] = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP];
+
+/// Keeps them from ending the process before they are followed, so that nothing stays attached. Threads made in the
+/// meantime never get them.
+pub(super) fn hold() -> anyhow::Result<()> {
+    SigSet::from_iter(ENDING).thread_block().context("signals could not be held back")
+}
+
+/// Followed from the moment it is made; a signal that comes before anyone waits is kept, and so is one that came since
+/// [`hold`].
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -17,11 +28,13 @@ impl Signals {
     pub(super) fn new() -> anyhow::Result<Signals> {
         let follow = |kind| signal(kind).context("signals could not be followed");
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        Ok(Signals {
+        let signals = Signals {
             interrupt: follow(SignalKind::interrupt())?,
             terminate: follow(SignalKind::terminate())?,
             hangup: if ignores_hangup(&status) { None } else { Some(follow(SignalKind::hangup())?) },
-        })
+        };
+        SigSet::from_iter(ENDING).thread_unblock().context("signals could not be followed")?;
+        Ok(signals)
     }
 
     /// Waits for the next of them.

@@ -1,4 +1,4 @@
-//! Notices a capture thread that panics, so that the agent ends instead of going on without it.
+//! Notices a thread that panics, so that the agent ends instead of going on without it.
 
 use std::thread;
 

@@ -5,11 +5,16 @@ use std::net::IpAddr;
 
 use globset::Glob;
 
-use crate::config::{Capture, Polarity};
+use crate::config::{Capture, NetNs, Polarity};
 
 pub mod netlink;
+pub mod netns;
+mod polarity;
+pub mod roster;
+pub mod watch;
 
 use netlink::Link;
+use netns::NetNsError;
 
 /// What a device's packets begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +89,9 @@ pub enum InterfaceError {
     /// The kernel did not say which devices there are.
     #[error("the kernel does not list its interfaces ({0}); netlink sockets (AF_NETLINK) must be allowed")]
     Netlink(#[from] io::Error),
+    /// The network namespace that they are in is not to be had.
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
 }
 
 /// Something that is likely not meant.
@@ -94,14 +102,29 @@ pub enum Warning {
     Down(String),
     /// The same packets pass devices of both kinds, with different addresses behind NAT.
     #[error(
-        "{uplink} is this host's own and {workload} leads to a workload; a flow that passes both is seen twice, so capture on one level only"
+        "{uplink} is this host's own and {workload} leads to a workload; a flow that passes both is seen twice, and \
+         behind NAT as two flows, so capture on one level only"
     )]
     TwoLevels {
-        /// A device with an address of ours.
+        /// An endpoint.
         uplink: String,
         /// A device that leads to a workload.
         workload: String,
     },
+    /// The same packets pass one device and then the other, unchanged.
+    #[error(
+        "what passes {lower} passes {upper} too; each segment is copied twice and counted as a duplicate, so capture \
+         on one of them only"
+    )]
+    Stacked {
+        /// A bridge, bond, VLAN or the like, or one end of a pair.
+        upper: String,
+        /// Its port, the device that it stands on, or the other end.
+        lower: String,
+    },
+    /// A glob that matches nothing yet.
+    #[error("no interface matches `{0}` yet; one that comes is captured from")]
+    NothingYet(String),
     /// A device that a glob matched and that cannot be captured from.
     #[error("interface {name} has link type {hardware} and is left out")]
     LeftOut {
@@ -112,90 +135,149 @@ pub enum Warning {
     },
 }
 
+/// A configured name or glob that means no device here.
+#[derive(Debug)]
+pub struct Unmet {
+    /// As configured.
+    pub pattern: String,
+    /// Why it means none.
+    pub reason: InterfaceError,
+}
+
 /// What the configured names and globs mean here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Selection {
     /// The devices, each once, in the kernel's order.
     pub devices: Vec<Device>,
     /// What is likely not meant.
     pub warnings: Vec<Warning>,
+    /// Names and globs without a device.
+    pub unmet: Vec<Unmet>,
 }
 
-/// The devices that `capture` means in this thread's network namespace; warnings are logged. Asking again finds devices
-/// that came later.
+impl Selection {
+    /// Whether one may start with it: every name means a device, and so does at least one of the globs, if there is
+    /// nothing but globs. The others become warnings.
+    ///
+    /// # Errors
+    /// When a name means no device, a pattern cannot be understood, or there is no device at all.
+    pub fn checked(mut self) -> Result<Selection, InterfaceError> {
+        for Unmet { pattern, reason } in self.unmet.drain(..) {
+            match reason {
+                InterfaceError::NothingMatches { .. } if !self.devices.is_empty() => {
+                    self.warnings.push(Warning::NothingYet(pattern));
+                }
+                reason => return Err(reason),
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// The devices that `capture` means, in the network namespace that it names; warnings are logged.
 ///
 /// # Errors
-/// When a name or glob means no device, or one that cannot be captured from.
+/// When the namespace is not to be had, and as for [`Selection::checked`].
 pub fn resolve(capture: &Capture) -> Result<Vec<Device>, InterfaceError> {
-    let selection = select(capture, &netlink::links()?)?;
+    let links = netns::within(capture.netns.as_ref(), netlink::links)??;
+    let selection = select(capture, &links).checked()?;
     for warning in &selection.warnings {
         tracing::warn!("{warning}");
     }
     Ok(selection.devices)
 }
 
-/// Every address of this host, in this thread's network namespace.
+/// Every address of this host, as seen in a network namespace; `None` is this thread's own.
 ///
 /// # Errors
-/// When the kernel does not say.
-pub fn own_addresses() -> Result<Vec<IpAddr>, InterfaceError> {
-    Ok(netlink::links()?.into_iter().flat_map(|link| link.addresses).collect())
+/// When the namespace is not to be had, or the kernel does not say.
+pub fn own_addresses(netns: Option<&NetNs>) -> Result<Vec<IpAddr>, InterfaceError> {
+    let links = netns::within(netns, netlink::links)??;
+    Ok(links.into_iter().flat_map(|link| link.addresses).map(|net| net.addr()).collect())
 }
 
-/// The devices among `links` that `capture` means.
-///
-/// # Errors
-/// As for [`resolve`].
-pub fn select(capture: &Capture, links: &[Link]) -> Result<Selection, InterfaceError> {
+/// The devices among `links`, all those of one network namespace, that `capture` means.
+#[must_use]
+pub fn select(capture: &Capture, links: &[Link]) -> Selection {
+    let mut selection = Selection::default();
     let mut meant = vec![false; links.len()];
-    let mut warnings = Vec::new();
     for pattern in &capture.interfaces {
-        let mut matched = false;
-        let is_exact = links.iter().any(|link| link.name == *pattern);
-        let is_glob = !is_exact && pattern.contains(['*', '?', '[', '{']);
-        let glob = Glob::new(pattern)
-            .map_err(|error| InterfaceError::Glob { glob: pattern.clone(), error })?
-            .compile_matcher();
-        for (link, meant) in links.iter().zip(&mut meant) {
-            if if is_glob { !glob.is_match(&link.name) } else { link.name != *pattern } {
-                continue;
-            }
-            match (layer(link.hardware), is_glob) {
-                (Some(_), _) => {
-                    *meant = true;
-                    matched = true;
-                }
-                (None, true) => {
-                    warnings.push(Warning::LeftOut { name: link.name.clone(), hardware: link.hardware });
-                }
-                (None, false) => {
-                    let (name, hardware) = (link.name.clone(), link.hardware);
-                    return Err(InterfaceError::UnsupportedType { name, hardware });
-                }
-            }
-        }
-        if !matched {
-            let existing = links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(match is_glob {
-                true => InterfaceError::NothingMatches { glob: pattern.clone(), existing },
-                false => InterfaceError::NoSuchInterface { name: pattern.clone(), existing },
-            });
+        if let Err(reason) = choose(pattern, links, &mut meant, &mut selection.warnings) {
+            selection.unmet.push(Unmet { pattern: pattern.clone(), reason });
         }
     }
     let chosen: Vec<&Link> =
         links.iter().zip(meant).filter_map(|(link, meant)| meant.then_some(link)).collect();
-    warnings.extend(chosen.iter().filter(|link| !link.up).map(|link| Warning::Down(link.name.clone())));
-    let first =
-        |toward| chosen.iter().find(|link| found_toward(link) == toward).map(|link| link.name.clone());
-    if let (Some(uplink), Some(workload)) = (first(Toward::Ingress), first(Toward::Egress)) {
-        warnings.push(Warning::TwoLevels { uplink, workload });
-    }
-    let devices = chosen.into_iter().filter_map(|link| device(link, capture.polarity)).collect();
-    Ok(Selection { devices, warnings })
+    let down = chosen.iter().filter(|link| !link.up).map(|link| Warning::Down(link.name.clone()));
+    selection.warnings.extend(down);
+    selection.warnings.extend(two_levels(&chosen, links));
+    selection.warnings.extend(stacked(&chosen));
+    selection.devices = chosen.into_iter().filter_map(|link| device(link, links, capture.polarity)).collect();
+    selection
 }
 
-fn device(link: &Link, polarity: Polarity) -> Option<Device> {
-    let toward_server = match (found_toward(link), polarity) {
+/// Marks the devices that one name or glob means.
+fn choose(
+    pattern: &str,
+    links: &[Link],
+    meant: &mut [bool],
+    warnings: &mut Vec<Warning>,
+) -> Result<(), InterfaceError> {
+    let is_exact = links.iter().any(|link| link.name == *pattern);
+    let is_glob = !is_exact && pattern.contains(['*', '?', '[', '{']);
+    let glob = Glob::new(pattern)
+        .map_err(|error| InterfaceError::Glob { glob: pattern.to_owned(), error })?
+        .compile_matcher();
+    let mut matched = false;
+    for (link, meant) in links.iter().zip(meant) {
+        if if is_glob { !glob.is_match(&link.name) } else { link.name != *pattern } {
+            continue;
+        }
+        match (layer(link.hardware), is_glob) {
+            (Some(_), _) => {
+                *meant = true;
+                matched = true;
+            }
+            (None, true) => {
+                warnings.push(Warning::LeftOut { name: link.name.clone(), hardware: link.hardware });
+            }
+            (None, false) => {
+                let (name, hardware) = (link.name.clone(), link.hardware);
+                return Err(InterfaceError::UnsupportedType { name, hardware });
+            }
+        }
+    }
+    if matched {
+        return Ok(());
+    }
+    let existing = links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ");
+    Err(match is_glob {
+        true => InterfaceError::NothingMatches { glob: pattern.to_owned(), existing },
+        false => InterfaceError::NoSuchInterface { name: pattern.to_owned(), existing },
+    })
+}
+
+/// The first endpoint and the first device that leads to a workload, if there are both.
+fn two_levels(chosen: &[&Link], links: &[Link]) -> Option<Warning> {
+    let first = |toward| {
+        let found = chosen.iter().find(|link| polarity::toward(link, links) == toward);
+        found.map(|link| link.name.clone())
+    };
+    Some(Warning::TwoLevels { uplink: first(Toward::Ingress)?, workload: first(Toward::Egress)? })
+}
+
+/// The first two devices of which one is a port of the other, stands on it, or is its other end.
+fn stacked(chosen: &[&Link]) -> Option<Warning> {
+    chosen.iter().find_map(|lower| {
+        let upper = chosen
+            .iter()
+            .find(|upper| lower.master == Some(upper.index) || upper.parent == Some(lower.index))?;
+        Some(Warning::Stacked { upper: upper.name.clone(), lower: lower.name.clone() })
+    })
+}
+
+fn device(link: &Link, links: &[Link], polarity: Polarity) -> Option<Device> {
+    let toward_server = match (polarity::toward(link, links), polarity) {
         (Toward::Both, _) => Toward::Both,
         (found, Polarity::Auto) => found,
         (_, Polarity::Ingress) => Toward::Ingress,
@@ -222,29 +304,6 @@ fn layer(hardware: u16) -> Option<Layer> {
         ARPHRD_PPP | ARPHRD_RAWIP | ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE
         | ARPHRD_IP6GRE | ARPHRD_NONE => Some(Layer::Ip),
         _ => None,
-    }
-}
-
-/// Which hook leads to the server, from the device alone: an endpoint receives requests; the host's end of a pair, or a
-/// tap, hands them out to a workload.
-fn found_toward(link: &Link) -> Toward {
-    let is_pair = matches!(link.kind.as_str(), "veth" | "netkit");
-    let is_tap = matches!(link.kind.as_str(), "tun" | "macvtap" | "ipvtap") && link.hardware == ARPHRD_ETHER;
-    let is_endpoint = link.addresses.iter().any(|ip| !is_link_local(*ip));
-    if link.hardware == ARPHRD_LOOPBACK {
-        Toward::Both
-    } else if (is_pair || is_tap) && (link.enslaved || !is_endpoint) {
-        Toward::Egress
-    } else {
-        Toward::Ingress
-    }
-}
-
-/// Every device that is up has a link-local IPv6 address; it makes no endpoint of it.
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{Array, LpmTrie, MapData, PerCpuArray, lpm_trie};
+use aya::maps::{LpmTrie, MapData, PerCpuArray, lpm_trie};
 use shadow_ebpf::abi::{self, Outcome};
 
 use crate::capture::Counters;
@@ -17,16 +17,22 @@ mod attach;
 mod control;
 mod error;
 mod log;
+mod measure;
 mod object;
+mod own;
 pub mod probe;
 mod qdisc;
+mod rehearsal;
 mod run;
 mod source;
 mod tables;
 
 pub use attach::{Attached, Attachment};
-pub use error::KernelError;
-pub use run::{Entry, Leads, Ran};
+pub use error::{KernelError, Occupant, XdpObstacle, XdpProgram};
+pub use measure::{Floor, Runs, Statistics};
+pub use own::{OwnSocket, OwnSockets};
+pub use rehearsal::{Rehearsal, rehearse};
+pub use run::{Entry, Leads, Ran, Yardstick};
 pub use source::RingSource;
 
 use attach::Attachments;
@@ -39,13 +45,14 @@ type Counts = [u64; Outcome::ALL.len() + 1];
 pub struct KernelCapture {
     ebpf: Mutex<Ebpf>,
     control: Arc<Control>,
+    own: OwnSockets,
     attachments: Mutex<Attachments>,
     log: Option<Mutex<log::Log>>,
 }
 
 impl KernelCapture {
-    /// Loads the programs with `config` and attaches them to `devices`, through TCX where the kernel has it and as
-    /// `clsact` filters elsewhere.
+    /// Loads all programs with `config` and attaches them to `devices`, through TCX where the kernel has it and as
+    /// `clsact` filters elsewhere. Nothing that comes later needs CAP_PERFMON.
     ///
     /// Whether packets are copied from the start is up to `enabled`. There is one source for every ring. A first
     /// heartbeat is written; the next is due within two seconds, or the programs stop copying.
@@ -57,11 +64,14 @@ impl KernelCapture {
         devices: &[Device],
         enabled: bool,
     ) -> Result<(KernelCapture, Vec<RingSource>), KernelError> {
-        KernelCapture::start_with(config, devices, enabled, Attachment::Tcx)
+        let (capture, sources) = KernelCapture::open(config, enabled, Attachment::Tcx)?;
+        capture.load_programs(config)?;
+        capture.attach_all(devices)?;
+        Ok((capture, sources))
     }
 
     /// As [`KernelCapture::start`], beginning with the given kind of attachment: with [`Attachment::Clsact`], TCX is
-    /// not tried.
+    /// not tried. A program is loaded when it is first needed, which saves those who run one or two of them the rest.
     ///
     /// # Errors
     /// As [`KernelCapture::start`].
@@ -71,23 +81,44 @@ impl KernelCapture {
         enabled: bool,
         preferred: Attachment,
     ) -> Result<(KernelCapture, Vec<RingSource>), KernelError> {
+        let (capture, sources) = KernelCapture::open(config, enabled, preferred)?;
+        capture.attach_all(devices)?;
+        Ok((capture, sources))
+    }
+
+    /// Makes the maps and fills them. No program is loaded.
+    fn open(
+        config: &config::Capture,
+        enabled: bool,
+        preferred: Attachment,
+    ) -> Result<(KernelCapture, Vec<RingSource>), KernelError> {
         let plan = tables::rings(config.ring_size, config.shards)?;
         let networks = tables::networks(&config.server, &config.client)?;
         let mut ebpf = object::load(config, &networks, plan)?;
         let log = if config.kernel_log { Some(Mutex::new(log::Log::take(&mut ebpf)?)) } else { None };
-        fill(&mut ebpf, config, &networks)?;
+        fill(&mut ebpf, &networks)?;
         let control = Arc::new(Control::map(object::map(&ebpf, "CONTROL")?)?);
-        control.set_enabled(enabled);
+        control.set_ports(&config.ports);
         control.set_sample(config.sample);
+        control.set_enabled(enabled);
         let sources = source::create(&mut ebpf, plan, &control)?;
-        let attachments = Mutex::new(Attachments::new(preferred));
-        let capture = KernelCapture { ebpf: Mutex::new(ebpf), control, attachments, log };
+        let own = OwnSockets::take(&mut ebpf, &control)?;
+        let attachments = Mutex::new(Attachments::new(config.mode, preferred));
+        Ok((KernelCapture { ebpf: Mutex::new(ebpf), control, own, attachments, log }, sources))
+    }
+
+    /// Loads every program, and says how many there are.
+    fn load_programs(&self, config: &config::Capture) -> Result<usize, KernelError> {
+        object::load_programs(&mut self.ebpf(), config.mode)
+    }
+
+    fn attach_all(&self, devices: &[Device]) -> Result<(), KernelError> {
         for device in devices {
-            capture.attach(device)?;
+            self.attach(device)?;
         }
         // Last, because verifying the programs takes a while.
-        capture.beat();
-        Ok((capture, sources))
+        self.beat();
+        Ok(())
     }
 
     /// Attaches to one more device.
@@ -106,12 +137,27 @@ impl KernelCapture {
         self.attachments().retain(devices)
     }
 
+    /// The attached devices from which somebody else removed our programs, or one of them. They are to be let go of, and
+    /// attached to again.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn stripped(&self) -> Result<Vec<Device>, KernelError> {
+        self.attachments().stripped()
+    }
+
     /// Says that the agent is well. Due at least every two seconds, and only while every shard makes progress.
     pub fn beat(&self) {
         self.control.beat();
         if let Some(log) = &self.log {
             log.lock().unwrap_or_else(PoisonError::into_inner).flush();
         }
+    }
+
+    /// Where the agent's own sockets are to be registered.
+    #[must_use]
+    pub fn own_sockets(&self) -> OwnSockets {
+        self.own.clone()
     }
 
     /// Throws the kill switch either way. Takes effect with the next packet.
@@ -166,10 +212,7 @@ impl KernelCapture {
     }
 }
 
-fn fill(ebpf: &mut Ebpf, config: &config::Capture, networks: &[tables::Network]) -> Result<(), KernelError> {
-    let mut ports: Array<&mut MapData, [u64; 1024]> =
-        object::map_mut(ebpf, "PORTS")?.try_into().map_err(|source| error::map("PORTS", source))?;
-    ports.set(0, tables::ports(&config.ports), 0).map_err(|source| error::map("PORTS", source))?;
+fn fill(ebpf: &mut Ebpf, networks: &[tables::Network]) -> Result<(), KernelError> {
     let mut trie: LpmTrie<&mut MapData, [u8; 16], u32> =
         object::map_mut(ebpf, "NETWORKS")?.try_into().map_err(|source| error::map("NETWORKS", source))?;
     for network in networks {

@@ -6,20 +6,19 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use http::Method;
-use ipnet::IpNet;
+use shadow_ebpf::abi;
 
 use super::file::{Raw, Text};
+use super::overlay::Overrides;
 use super::resolve::wrong;
-use super::{Config, ConfigError, Problem, Side, Source, Target, units};
+use super::{Capture, Config, ConfigError, Problem, Side, Source, Target, units};
+use crate::replay;
 
 /// The length of a token, in bytes.
 const TOKEN: std::ops::RangeInclusive<usize> = 16..=4096;
 
 /// The least ring that holds the largest packets Linux builds.
 const MIN_RING: u64 = 256 << 10;
-
-/// The most shards when their number is chosen by the number of CPUs.
-const AUTO_SHARDS: u16 = 4;
 
 /// The shadow is the service whose traffic is captured: every request would come back as another one.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +42,8 @@ pub struct LoopError {
 /// A name that does not resolve is no loop: the target may come up later.
 ///
 /// # Errors
-/// When a target leads to a captured port on one of `own_addresses`, or on a loopback address, within the captured
-/// server networks. With `side: client` the servers are elsewhere and nothing is checked.
+/// When a target leads to a captured port on one of `own_addresses` (those of the network namespace captured from), or
+/// on a loopback address unless that is another namespace, within the captured server networks. With `side: client` the servers are elsewhere and nothing is checked.
 pub fn check_loop(config: &Config, own_addresses: &[IpAddr]) -> Result<(), LoopError> {
     for target in config.replay.targets.iter().chain(&config.replay.baseline) {
         for address in addresses(target) {
@@ -69,39 +68,27 @@ pub fn addresses(target: &Target) -> Vec<SocketAddr> {
 fn leads_back(config: &Config, own_addresses: &[IpAddr], target: SocketAddr) -> bool {
     let capture = &config.capture;
     let ip = target.ip().to_canonical();
-    let is_own =
-        ip.is_loopback() || ip.is_unspecified() || own_addresses.iter().any(|own| own.to_canonical() == ip);
+    let is_own = match ip.is_loopback() || ip.is_unspecified() {
+        // In another namespace, what is captured on loopback is not what we reach there.
+        true => capture.netns.is_none(),
+        false => own_addresses.iter().any(|own| own.to_canonical() == ip),
+    };
     let is_server = capture.side != Side::Client
         && (capture.server.include.is_empty() || capture.server.include.iter().any(|net| net.contains(&ip)))
         && !capture.server.exclude.iter().any(|net| net.contains(&ip));
     is_own && is_server && is_captured(config, target.port())
 }
 
-/// Leaves the flows to every target out of the capture, resolving the targets' host names (which may block).
-///
-/// What we send carries our mark, but what a target answers does not: on a captured port it would be taken for half of
-/// somebody else's connection. Returns the target's name and the address for each that is left out with all its ports.
-pub fn leave_targets_out(config: &mut Config) -> Vec<(String, SocketAddr)> {
-    let mut left_out = Vec::new();
-    for target in config.replay.targets.iter().chain(&config.replay.baseline) {
-        for address in addresses(target).into_iter().filter(|address| is_captured(config, address.port())) {
-            left_out.push((target.name.clone(), address));
-        }
-    }
-    let networks = left_out.iter().map(|(_, address)| IpNet::from(address.ip().to_canonical()));
-    config.capture.server.exclude.extend(networks);
-    left_out
-}
-
 fn is_captured(config: &Config, port: u16) -> bool {
     config.capture.ports.iter().any(|&(first, last)| (first..=last).contains(&port))
 }
 
-/// Checks the whole; `raw` says where each value came from.
-pub(super) fn check(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
+/// Checks the whole; `raw` and `overrides` say where each value came from.
+pub(super) fn check(config: &Config, raw: &Raw, overrides: &Overrides) -> Result<(), ConfigError> {
     names(config, raw)?;
     baseline(config, raw)?;
     unsafe_methods(config, raw)?;
+    connections(config, raw, overrides)?;
     buffers(config, raw)?;
     rings(config, raw)?;
     admin(config, raw)
@@ -163,10 +150,24 @@ fn unsafe_methods(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     Err(wrong("select.methods", source, problem))
 }
 
+/// Every connection to a target has its place in the kernel's map of the agent's own sockets.
+fn connections(config: &Config, raw: &Raw, overrides: &Overrides) -> Result<(), ConfigError> {
+    let limits = config.replay.targets.iter().chain(&config.replay.baseline).map(|target| target.concurrency);
+    let count = limits.map(replay::most_connections).sum();
+    if count <= abi::MAX_OWN as usize {
+        return Ok(());
+    }
+    let mut of_targets = raw.replay.targets.iter().flatten().chain(&raw.replay.baseline);
+    let given = overrides.concurrency.as_ref().or(raw.replay.concurrency.as_ref());
+    let given = given.or_else(|| of_targets.find_map(|target| target.concurrency.as_ref()));
+    let problem = Problem::TooManyConnections { count, most: abi::MAX_OWN as usize };
+    Err(wrong("replay.concurrency", source(given), problem))
+}
+
 /// Half of the total is for what is being rebuilt, and each shard gets its share of that half.
 fn buffers(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     let limits = &config.limits;
-    let shares = 2 * usize::from(config.capture.shards.unwrap_or(AUTO_SHARDS));
+    let shares = 2 * usize::from(config.capture.shards.unwrap_or(Capture::AUTO_SHARDS));
     for (other_key, other) in [("limits.flow_buffer", limits.flow_buffer), ("limits.body", limits.body)] {
         let least = other.saturating_mul(shares);
         if limits.total_buffer < least {
@@ -181,7 +182,7 @@ fn buffers(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
 
 fn rings(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     let capture = &config.capture;
-    let shards = capture.shards.unwrap_or(AUTO_SHARDS);
+    let shards = capture.shards.unwrap_or(Capture::AUTO_SHARDS);
     if capture.ring_size / u64::from(shards.max(1)) >= MIN_RING {
         return Ok(());
     }
@@ -227,22 +228,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_on_captured_ports_are_left_out_and_others_are_not() {
-        let mut config = Config::default();
-        let target = |name: &str, url: &str| Target {
-            name: name.to_owned(),
-            url: url.parse().unwrap(),
-            ..Target::default()
+    fn a_loop_is_found_in_the_namespace_captured_from() {
+        use super::super::NetNs;
+        let check = |netns: Option<NetNs>, url: &str, expected: bool| {
+            let mut config = Config::default();
+            config.capture.ports = vec![(80, 80)];
+            config.replay.targets = vec![Target { url: url.parse().unwrap(), ..Target::default() }];
+            config.capture.netns = netns;
+            let own: Vec<IpAddr> = ["127.0.0.1", "10.0.0.1"].map(|ip| ip.parse().unwrap()).into();
+            assert_eq!(check_loop(&config, &own).is_err(), expected, "{url}");
         };
-        config.capture.ports = vec![(80, 80), (9000, 9010)];
-        config.capture.server.exclude = vec!["10.9.0.0/16".parse().unwrap()];
-        config.replay.targets =
-            vec![target("a", "http://10.0.0.9:9005"), target("b", "http://10.0.0.8:9011")];
-        config.replay.baseline = Some(target("c", "http://[fd00::1]"));
-        let left_out = leave_targets_out(&mut config);
-        let expected = [("a".to_owned(), "10.0.0.9:9005"), ("c".to_owned(), "[fd00::1]:80")];
-        assert_eq!(left_out, expected.map(|(name, address)| (name, address.parse().unwrap())));
-        let excluded = ["10.9.0.0/16", "10.0.0.9/32", "fd00::1/128"].map(|net| net.parse().unwrap());
-        assert_eq!(config.capture.server.exclude, excluded);
+        let blue = || Some(NetNs::Name("blue".to_owned()));
+        for (url, here, elsewhere) in [
+            ("http://127.0.0.1", true, false),
+            ("http://0.0.0.0", true, false),
+            ("http://10.0.0.1", true, true),
+            ("http://10.0.0.2", false, false),
+            ("http://10.0.0.1:81", false, false),
+        ] {
+            check(None, url, here);
+            check(blue(), url, elsewhere);
+        }
     }
 }

@@ -142,6 +142,22 @@ pub enum Problem {
     /// A rate that is none.
     #[error("`{0}` is not a rate; write requests per second such as 500/s, or unlimited")]
     Rate(String),
+    /// A number of bytes per second that is none.
+    #[error("`{0}` is not a number of bytes per second; write one such as 100MiB/s, or unlimited")]
+    ByteRate(String),
+    /// A budget under which nothing could be captured whole.
+    #[error(
+        "`{0}` is too small to capture anything whole; write at least 64KiB/s, or `enabled: false` to copy nothing"
+    )]
+    Budget(String),
+    /// A share of a core that is none.
+    #[error("`{0}` is not a share of a core; write one such as 50% or 200%, or unlimited")]
+    Cores(String),
+    /// A network namespace that is none.
+    #[error(
+        "`{0}` is not a network namespace; write a name that `ip netns` shows, or pid:NUMBER for that of a process"
+    )]
+    NetNs(String),
     /// A share that is none.
     #[error("`{0}` is not a share; write one from 0% to 100%, such as 25%")]
     Share(String),
@@ -187,6 +203,17 @@ pub enum Problem {
     #[error("{count} entries are more than the {most} possible; leave some out")]
     TooMany {
         /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// More connections to targets than can be kept out of the capture.
+    #[error(
+        "the limits of all targets come to {count} connections, idle ones included, and at most {most} can be kept out of \
+         the capture; lower the concurrency of some"
+    )]
+    TooManyConnections {
+        /// How many there could be.
         count: usize,
         /// How many there may be.
         most: usize,

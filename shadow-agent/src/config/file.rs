@@ -119,7 +119,9 @@ raw! {
     }
     Capture {
         interfaces: Option<Vec<Text>>,
+        netns: Option<Text>,
         mode: Option<Text>,
+        xdp: Option<Text>,
         ports: Option<Vec<Text>>,
         side: Option<Text>,
         polarity: Option<Text>,
@@ -127,7 +129,7 @@ raw! {
         seed: Option<Text>,
         mark: Option<Text>,
         sample: Option<Text>,
-        budget: Option<NotYet>,
+        budget: Option<Text>,
         rings: Rings,
         kernel_log: Option<Text>,
     }
@@ -140,7 +142,7 @@ raw! {
         total_buffer: Option<Text>,
         body: Option<Text>,
         exchange_timeout: Option<Text>,
-        cpu: Option<NotYet>,
+        cpu: Option<Text>,
     }
     Select { methods: Option<Vec<Text>>, only: Option<Vec<Text>>, rules: Option<Vec<Rule>>, }
     Rule { path: Text, sample: Option<Text>, skip: Option<Text>, }

@@ -28,7 +28,7 @@ pub fn load(
     };
     let overrides = overlay::lay(&mut raw, environment, flags)?;
     resolve::resolve(&raw, &overrides)
-        .and_then(|config| check::check(&config, &raw).map(|()| config))
+        .and_then(|config| check::check(&config, &raw, &overrides).map(|()| config))
         .map_err(|error| with_file(error, path))
 }
 

@@ -18,6 +18,8 @@ const MAX_BODY: u64 = 1 << 30;
 const MAX_FLOWS: u64 = 4 << 20;
 const MAX_BUFFER: u64 = 64 << 30;
 const EXCHANGE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+/// One percent of a core is less than an agent without traffic may need for an instant.
+const CPU: RangeInclusive<Share> = Share(0.01)..=Share(64.0);
 const RATIO: RangeInclusive<f64> = 0.01..=1000.0;
 /// Certainty cannot be had, and below one half a bound says nothing.
 const CONFIDENCE: RangeInclusive<Share> = Share(0.5)..=Share(0.9999);
@@ -119,7 +121,6 @@ fn buffer(bounds: RangeInclusive<u64>) -> impl Fn(&str) -> Result<usize, Problem
 }
 
 fn limits(raw: &super::file::Limits, default: Limits) -> Result<Limits, ConfigError> {
-    not_yet("limits.cpu", raw.cpu.as_ref())?;
     Ok(Limits {
         flows: read("limits.flows", raw.flows.as_ref(), default.flows, count(1..=MAX_FLOWS))?,
         flow_buffer: read(
@@ -143,6 +144,10 @@ fn limits(raw: &super::file::Limits, default: Limits) -> Result<Limits, ConfigEr
                 within(text, units::duration(text)?, EXCHANGE_TIMEOUT, |time| units::write_duration(*time))
             },
         )?,
+        cpu: read("limits.cpu", raw.cpu.as_ref(), default.cpu, |text| match text {
+            "unlimited" => Ok(None),
+            _ => within(text, units::cores(text)?, CPU, |share| units::write_share(*share)).map(Some),
+        })?,
     })
 }
 

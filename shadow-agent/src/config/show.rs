@@ -1,8 +1,8 @@
 //! Writes a configuration as a file would say it, without secrets.
 
 use super::file::{self, Raw, Text};
-use super::units::{write_duration, write_ports, write_rate, write_share, write_size};
-use super::{Config, Credentials, MaskRules, Networks, Polarity, Share, Side, Source, Target};
+use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
+use super::{Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target, XdpMode};
 
 /// What stands for the value of a configured header: any may be a secret.
 const HIDDEN: &str = "<hidden>";
@@ -33,7 +33,16 @@ fn raw(config: &Config) -> Raw {
         enabled: some(config.enabled),
         capture: file::Capture {
             interfaces: all(&capture.interfaces),
-            mode: some("tc"),
+            netns: capture.netns.as_ref().and_then(some),
+            mode: some(match capture.mode {
+                Mode::Tc => "tc",
+                Mode::Xdp(_) => "xdp",
+            }),
+            xdp: match capture.mode {
+                Mode::Tc => None,
+                Mode::Xdp(XdpMode::Generic) => some("generic"),
+                Mode::Xdp(XdpMode::Native) => some("native"),
+            },
             ports: all(capture.ports.iter().copied().map(write_ports)),
             side: some(match capture.side {
                 Side::Server => "server",
@@ -54,7 +63,7 @@ fn raw(config: &Config) -> Raw {
                 shards: some(capture.shards.map_or_else(|| "auto".to_owned(), |shards| shards.to_string())),
             },
             kernel_log: some(capture.kernel_log),
-            budget: None,
+            budget: some(write_byte_rate(capture.budget)),
         },
         limits: file::Limits {
             flows: some(limits.flows),
@@ -62,7 +71,7 @@ fn raw(config: &Config) -> Raw {
             total_buffer: some(write_size(limits.total_buffer as u64)),
             body: some(write_size(limits.body as u64)),
             exchange_timeout: some(write_duration(limits.exchange_timeout)),
-            cpu: None,
+            cpu: some(limits.cpu.map_or_else(|| "unlimited".to_owned(), write_share)),
         },
         select: file::Select {
             methods: all(&config.select.methods),

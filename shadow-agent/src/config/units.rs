@@ -101,6 +101,29 @@ pub fn size(text: &str) -> Result<u64, Problem> {
     Ok(bytes as u64)
 }
 
+/// Bytes per second: a size and `/s` (`100MiB/s`), or `unlimited`.
+///
+/// # Errors
+/// When it is none.
+pub fn byte_rate(text: &str) -> Result<Option<u64>, Problem> {
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let refused = || Problem::ByteRate(text.to_owned());
+    text.strip_suffix("/s").and_then(|bytes| size(bytes.trim_end()).ok()).map(Some).ok_or_else(refused)
+}
+
+/// A share of one core, which may be more than all of it: `50%`, `200%`.
+///
+/// # Errors
+/// When it is none.
+pub fn cores(text: &str) -> Result<Share, Problem> {
+    match split(text) {
+        Some((percent, "%")) => Ok(Share(percent / 100.0)),
+        _ => Err(Problem::Cores(text.to_owned())),
+    }
+}
+
 /// A rate in requests per second: `500/s`, `0.5/s`, or `unlimited`.
 ///
 /// # Errors
@@ -166,6 +189,12 @@ pub fn write_size(bytes: u64) -> String {
 #[must_use]
 pub fn write_rate(rate: Option<f64>) -> String {
     rate.map_or_else(|| "unlimited".to_owned(), |rate| format!("{rate}/s"))
+}
+
+/// Writes a number of bytes per second so that [`byte_rate`] reads it back.
+#[must_use]
+pub fn write_byte_rate(rate: Option<u64>) -> String {
+    rate.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{}/s", write_size(bytes)))
 }
 
 /// Writes a share in per cent, to a millionth of a per cent.
@@ -243,6 +272,21 @@ mod tests {
     }
 
     #[test]
+    fn a_share_becomes_the_matching_part_of_all_hashes() {
+        for (share, expected) in [
+            (0.0, 0),
+            (-1.0, 0),
+            (f64::NAN, 0),
+            (0.25, 0x3FFF_FFFF),
+            (0.999_999_999_999, u32::MAX - 1),
+            (1.0, u32::MAX),
+            (7.0, u32::MAX),
+        ] {
+            assert_eq!(Share(share).threshold(), expected, "{share}");
+        }
+    }
+
+    #[test]
     fn port_ranges() {
         let good =
             [("1", (1, 1)), ("8080", (8080, 8080)), ("9000-9010", (9000, 9010)), ("65535", (65535, 65535))];
@@ -255,6 +299,7 @@ mod tests {
             let time = Duration::from_micros(micros);
             prop_assert_eq!(duration(&write_duration(time)), Ok(time));
             prop_assert_eq!(size(&write_size(bytes)), Ok(bytes));
+            prop_assert_eq!(byte_rate(&write_byte_rate(Some(bytes))), Ok(Some(bytes)));
             let part = Share(f64::from(ppm) / 1e6);
             let read = share(&write_share(part)).unwrap();
             prop_assert!((read.0 - part.0).abs() < 1e-12);
@@ -262,7 +307,7 @@ mod tests {
 
         #[test]
         fn nothing_panics(text in "\\PC{0,12}") {
-            let _ = (duration(&text), size(&text), rate(&text), share(&text), ports(&text), number(&text), decimal(&text));
+            let _ = (duration(&text), size(&text), byte_rate(&text), cores(&text), rate(&text), share(&text), ports(&text), number(&text), decimal(&text));
         }
     }
 }

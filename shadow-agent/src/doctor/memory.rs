@@ -9,17 +9,14 @@ use super::Check;
 use crate::cli::Exit;
 use crate::config::Config;
 use crate::config::units::write_size;
-use crate::privileges::KernelVersion;
+use crate::privileges::{KernelVersion, locked_memory};
 
 /// What the agent needs beside rings and buffers: code, connections, reports.
 const BASE: u64 = 32 << 20;
 
-/// What the maps need beside the rings.
-const MAPS: u64 = 4 << 20;
-
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
-    if KernelVersion::running().is_none_or(|version| version < KernelVersion::CGROUP_MEMORY) {
+    if locked_memory::counts(KernelVersion::running()) {
         let limit = getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft);
         checks.push(locked(limit, config.capture.ring_size));
     }
@@ -30,18 +27,9 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
 /// Below 5.11 rings count against `RLIMIT_MEMLOCK`.
 fn locked(limit: Option<u64>, rings: u64) -> Check {
     let name = "locked memory";
-    match limit {
-        Some(limit) if limit < rings + MAPS => Check::problem(
-            name,
-            Exit::Unsupported,
-            format!(
-                "RLIMIT_MEMLOCK is {}, and rings and maps need {}",
-                write_size(limit),
-                write_size(rings + MAPS)
-            ),
-            "raise it (ulimit -l unlimited, LimitMEMLOCK=infinity), or lower capture.rings.size",
-        ),
-        Some(_) => Check::ok(name, "RLIMIT_MEMLOCK is enough"),
+    match limit.map(|limit| locked_memory::shortage(limit, rings)) {
+        Some(Some(shortage)) => Check::problem(name, Exit::Unsupported, shortage, locked_memory::REMEDY),
+        Some(None) => Check::ok(name, "RLIMIT_MEMLOCK is enough"),
         None => Check::warning(name, "RLIMIT_MEMLOCK is not known", "set LimitMEMLOCK=infinity"),
     }
 }
@@ -52,7 +40,7 @@ fn cgroup(limit: Option<u64>, config: &Config) -> Check {
     let Some(limit) = limit else {
         return Check::ok(name, "none set on this process's cgroup");
     };
-    let rings = config.capture.ring_size + MAPS + BASE;
+    let rings = locked_memory::need(config.capture.ring_size) + BASE;
     let most = rings + config.limits.total_buffer as u64;
     let finding = format!("the cgroup allows {}", write_size(limit));
     if limit < rings {
@@ -89,7 +77,7 @@ mod tests {
     fn limits_are_judged_against_what_may_be_used() {
         let problem = Level::Problem(Exit::Unsupported);
         let config = Config::default();
-        let rings = config.capture.ring_size + MAPS + BASE;
+        let rings = locked_memory::need(config.capture.ring_size) + BASE;
         let most = rings + config.limits.total_buffer as u64;
         for (limit, level) in [
             (None, Level::Ok),
@@ -100,7 +88,7 @@ mod tests {
         ] {
             assert_eq!(cgroup(limit, &config).level, level, "{limit:?}");
         }
-        let need = (8 << 20) + MAPS;
+        let need = locked_memory::need(8 << 20);
         for (limit, level) in [
             (Some(need), Level::Ok),
             (Some(u64::MAX), Level::Ok),

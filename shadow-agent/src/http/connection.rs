@@ -230,6 +230,8 @@ impl Connection {
             Ending::Reset => LostReason::Reset,
             Ending::Evicted => LostReason::Evicted,
             Ending::Shutdown => LostReason::Shutdown,
+            Ending::SampledOut => LostReason::SampledOut,
+            Ending::Shed => LostReason::Shed,
             Ending::Disabled => return self.skip_connection(SkipReason::Disabled, cx),
         };
         self.lose_all(reason, cx);

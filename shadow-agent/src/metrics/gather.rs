@@ -10,6 +10,7 @@ use super::Sources;
 use super::family::Family;
 use crate::capture::PacketResult;
 use crate::exchange::{DropReason, FailReason, LostReason, SkipReason};
+use crate::guard::Direction;
 use crate::report::differences::kind_name;
 
 /// One metric, under the name that users rely on.
@@ -49,7 +50,26 @@ const PACKETS: Named = Named::counter(
     "Packets by what the kernel decided about them.",
 );
 const BYTES: Named = Named::counter("shadow_capture_bytes_total", &[], "Payload bytes copied by the kernel.");
-const SAMPLE: Named = Named::gauge("shadow_capture_sample_ratio", &[], "Share of flows captured, 0 to 1.");
+const INTERFACES: Named = Named::gauge("shadow_capture_interfaces", &[], "Interfaces captured from.");
+const DUPLICATES: Named = Named::counter(
+    "shadow_capture_duplicate_segments_total",
+    &[],
+    "Segments captured that were seen before: retransmitted, or passing more than one interface.",
+);
+const SAMPLE: Named =
+    Named::gauge("shadow_capture_sample_ratio", &[], "Share of flows captured at present, 0 to 1.");
+const SAMPLE_CONFIGURED: Named = Named::gauge(
+    "shadow_capture_sample_configured_ratio",
+    &[],
+    "Share of flows that capture.sample asks for, 0 to 1; the CPU guard may capture fewer.",
+);
+const CPU: Named =
+    Named::gauge("shadow_agent_cpu_ratio", &[], "CPU time of the agent over the last second, in cores.");
+const GUARD_STEPS: Named = Named::counter(
+    "shadow_guard_steps_total",
+    &["guard", "direction"],
+    "Steps that a guard lowered (down) or raised (up) sampling by.",
+);
 const FLOWS: Named = Named::gauge("shadow_flows_active", &[], "Flows tracked.");
 const BUFFER: Named = Named::gauge("shadow_buffer_bytes", &[], "Bytes buffered for flows.");
 const EXCHANGES: Named =
@@ -104,7 +124,12 @@ const ALL: &[&Named] = &[
     &ENABLED,
     &PACKETS,
     &BYTES,
+    &INTERFACES,
+    &DUPLICATES,
     &SAMPLE,
+    &SAMPLE_CONFIGURED,
+    &CPU,
+    &GUARD_STEPS,
     &FLOWS,
     &BUFFER,
     &EXCHANGES,
@@ -208,13 +233,22 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
         verdicts.value(&[&judged.target], judged.outcome.metric());
     }
 
+    let mut steps = GUARD_STEPS.family();
+    for direction in Direction::ALL {
+        steps.count(&["cpu", direction.as_str()], sources.cpu.steps(direction));
+    }
+
     let unmaskable = ledger.skipped.get(SkipReason::Unmaskable as usize).copied().unwrap_or(0);
     let mut families = vec![exchanges, packets, replays, queue, breaker, comparisons, differences];
-    families.extend([response, production, lag, verdicts]);
+    families.extend([response, production, lag, verdicts, steps]);
     families.extend([
         single(&ENABLED, f64::from(u8::from(sources.control.enabled()))),
         single(&BYTES, kernel.bytes as f64),
-        single(&SAMPLE, sources.sample.0),
+        single(&INTERFACES, (sources.interfaces)().len() as f64),
+        single(&DUPLICATES, ledger.duplicates as f64),
+        single(&SAMPLE, sources.control.sample().0),
+        single(&SAMPLE_CONFIGURED, sources.sample.0),
+        single(&CPU, sources.cpu.used().0),
         single(&FLOWS, ledger.flows as f64),
         single(&BUFFER, ledger.buffered as f64),
         single(&IN_FLIGHT, ledger.in_flight as f64),

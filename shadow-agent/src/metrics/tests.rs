@@ -6,20 +6,31 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::capture::PacketResult;
+use crate::capture::kernel::Attachment;
 use crate::exchange::{LostReason, SkipReason};
+use crate::guard::Direction;
 use crate::ledger::ShardBatch;
 use crate::report::testing::{report, run, traffic};
 
 fn sources() -> Sources {
+    let (control, cpu) = (Control::new(true), Arc::new(Readings::default()));
+    control.set_sample(Share(0.125));
+    cpu.measured(Share(1.5));
+    cpu.stepped(Direction::Down);
     Sources {
         ledger: Arc::new(Ledger::new(1, 2)),
         report: Arc::new(report(true)),
-        control: Control::new(true),
+        control,
         kernel: Arc::new(|| capture::Counters { packets: vec![7; PacketResult::ALL.len()], bytes: 4_096 }),
         replay: Arc::new(|| {
             vec![ReplayState { queue: 3, breaker_open: true }, ReplayState { queue: 0, breaker_open: false }]
         }),
         sample: Share(0.25),
+        interfaces: Arc::new(|| {
+            vec![Attached { device: "eth0".to_owned(), attachment: Attachment::Tcx, xdp: None }]
+        }),
+        cpu,
+        cpu_limit: Some(Share::ALL),
     }
 }
 
@@ -32,6 +43,7 @@ fn busy() -> Sources {
         open: 1,
         flows: 2,
         buffered: 99,
+        duplicates: 6,
         skipped: vec![(SkipReason::Method, 2)],
         lost: vec![(LostReason::Gap, 1)],
         ..ShardBatch::default()
@@ -57,9 +69,15 @@ fn every_figure_comes_from_where_it_is_counted() {
     let samples = scrape(busy());
     let expected = [
         ("shadow_capture_enabled", 1.0),
+        ("shadow_capture_interfaces", 1.0),
+        ("shadow_capture_duplicate_segments_total", 6.0),
         ("shadow_capture_packets_total{result=\"ring_full\"}", 7.0),
         ("shadow_capture_bytes_total", 4_096.0),
-        ("shadow_capture_sample_ratio", 0.25),
+        ("shadow_capture_sample_ratio", 0.125),
+        ("shadow_capture_sample_configured_ratio", 0.25),
+        ("shadow_agent_cpu_ratio", 1.5),
+        ("shadow_guard_steps_total{guard=\"cpu\",direction=\"down\"}", 1.0),
+        ("shadow_guard_steps_total{guard=\"cpu\",direction=\"up\"}", 0.0),
         ("shadow_flows_active", 2.0),
         ("shadow_buffer_bytes", 99.0),
         ("shadow_exchanges_total{outcome=\"selected\",reason=\"\"}", 45.0),
@@ -123,7 +141,8 @@ fn every_metric_of_the_contract_is_there_and_described() {
         shadow_exchanges_in_flight shadow_ledger_imbalance shadow_replays_total shadow_replay_queue_length \
         shadow_breaker_open shadow_comparisons_total shadow_differences_total shadow_response_duration_seconds \
         shadow_production_duration_seconds shadow_mask_failures_total shadow_pipeline_lag_seconds shadow_verdict \
-        shadow_build_info";
+        shadow_build_info shadow_capture_interfaces shadow_capture_duplicate_segments_total \
+        shadow_capture_sample_configured_ratio shadow_agent_cpu_ratio shadow_guard_steps_total";
     assert_eq!(described, contract.split_whitespace().collect());
 }
 

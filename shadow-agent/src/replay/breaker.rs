@@ -184,7 +184,7 @@ impl Sign {
                 FailReason::BodyTooLarge => Some(Sign::Alive),
                 FailReason::Closed | FailReason::Malformed => Some(Sign::Broken),
                 FailReason::Connect | FailReason::Timeout => Some(Sign::Unreachable),
-                FailReason::Request | FailReason::Shutdown => None,
+                FailReason::Request | FailReason::Shutdown | FailReason::Stalled => None,
             },
             Outcome::Dropped(_) => None,
         }

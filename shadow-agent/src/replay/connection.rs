@@ -12,11 +12,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 
 use super::pool::Reusable;
-use super::socket::{Passage, Socket, Stopwatch};
+use super::socket::{Link, Passage, Socket, Stopwatch};
 use crate::exchange::{Answer, FailReason, Headers, Response};
 
 /// The largest head of a response (of at most 100 fields), and the most that is read or written at once, in bytes.
@@ -52,13 +51,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes over a connected socket.
+    /// Takes over a connection that carries nothing yet.
     ///
     /// # Errors
     /// When hyper refuses the connection.
-    pub(super) async fn open(stream: TcpStream) -> hyper::Result<Connection> {
+    pub(super) async fn open(link: Link) -> hyper::Result<Connection> {
         let stopwatch = Stopwatch::default();
-        let io = TokioIo::new(Socket::new(stream, stopwatch.clone()));
+        let io = TokioIo::new(Socket::new(link, stopwatch.clone()));
         let (sender, driver) =
             http1::Builder::new().max_buf_size(BUFFER).max_header_size(BUFFER).handshake(io).await?;
         Ok(Connection { sender, driver: Some(driver), stopwatch })
@@ -238,7 +237,11 @@ fn answer(response: Response, passage: &Passage) -> Answer {
         (Some(sent), Some(end)) => end.saturating_duration_since(sent),
         _ => std::time::Duration::ZERO,
     };
-    Answer { response, first_byte: since_sent(passage.first_read), total: since_sent(passage.last_read) }
+    Answer {
+        response,
+        first_byte: Some(since_sent(passage.first_read)),
+        total: since_sent(passage.last_read),
+    }
 }
 
 fn reason(error: &hyper::Error) -> FailReason {

@@ -1,5 +1,6 @@
 //! Whether requests may be sent at all: the kill switch, and the end of the agent. It knows no target.
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
@@ -34,6 +35,11 @@ impl Gate {
     /// [`DropReason::Disabled`] when it does not.
     pub(super) fn check_switch(&self) -> Result<(), DropReason> {
         if self.control.enabled() { Ok(()) } else { Err(DropReason::Disabled) }
+    }
+
+    /// Whether the agent itself stood still since then.
+    pub(super) fn stood_still_since(&self, began: Instant) -> bool {
+        self.control.standstill().since(began.into_std(), Instant::now().into_std())
     }
 
     /// Waits until nothing may be sent any more; gives the reason.

@@ -10,6 +10,11 @@ pub(super) const MAX_IDLE: usize = 256;
 /// How long an idle connection is kept.
 pub(super) const IDLE_EXPIRY: Duration = Duration::from_secs(30);
 
+/// Idle connections kept at most for a target with so many requests under way at once.
+pub(super) fn max_idle(concurrency: usize) -> usize {
+    concurrency.min(MAX_IDLE)
+}
+
 /// A connection that can wait for its next request.
 pub(super) trait Reusable {
     /// Whether it can still carry a request; looks at the socket without waiting.
@@ -34,7 +39,7 @@ impl<C: Reusable> Pool<C> {
     /// For a target with so many requests under way at once.
     pub(super) fn new(concurrency: usize) -> Pool<C> {
         let idle = Idle { connections: Vec::new(), closed: false };
-        Pool { max_idle: concurrency.min(MAX_IDLE), idle: Mutex::new(idle) }
+        Pool { max_idle: max_idle(concurrency), idle: Mutex::new(idle) }
     }
 
     /// The connection used last, unless it has expired.

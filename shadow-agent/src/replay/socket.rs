@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::Uri;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::Instant;
+
+use super::own::{Registrar, Registration};
 
 const DEFAULT_PORT: u16 = 80;
 
@@ -20,6 +23,24 @@ pub(super) struct Connector {
     host: Host,
     port: u16,
     mark: Option<u32>,
+    own: Registrar,
+}
+
+/// A connection, known as the agent's own for as long as it is there.
+#[derive(Debug)]
+pub(super) struct Link {
+    stream: TcpStream,
+    /// Dropped after the stream, in the order of the fields: the last packet is the agent's own, too.
+    _registration: Registration,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum ConnectError {
+    /// The target, its name or the way to it.
+    Target(io::Error),
+    /// What this host ran out of, or refuses.
+    Ours(io::Error),
 }
 
 #[derive(Debug)]
@@ -30,47 +51,64 @@ enum Host {
 
 impl Connector {
     /// For the authority of `url`; `None` unless it is an `http` URL with a host.
-    pub(super) fn new(url: &Uri, mark: Option<u32>) -> Option<Connector> {
+    pub(super) fn new(url: &Uri, mark: Option<u32>, own: Registrar) -> Option<Connector> {
         if url.scheme() != Some(&http::uri::Scheme::HTTP) {
             return None;
         }
         let host = url.host().filter(|host| !host.is_empty())?;
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         let host = literal.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Address);
-        Some(Connector { host, port: url.port_u16().unwrap_or(DEFAULT_PORT), mark })
+        Some(Connector { host, port: url.port_u16().unwrap_or(DEFAULT_PORT), mark, own })
     }
 
-    /// A new connection; a name is resolved anew each time, its addresses are tried in order.
+    /// A new connection, registered as the agent's own; a name is resolved anew each time, its addresses are tried in
+    /// order.
     ///
     /// # Errors
-    /// The last address's error, or why the name cannot be resolved.
-    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
+    /// The last address's error, be it in connecting or in registering, or why the name cannot be resolved.
+    pub(super) async fn connect(&self) -> Result<Link, ConnectError> {
         let name = match &self.host {
             Host::Address(address) => return self.connect_to(SocketAddr::new(*address, self.port)).await,
             Host::Name(name) => name.as_str(),
         };
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in lookup_host((name, self.port)).await? {
+        let mut last =
+            ConnectError::Target(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        for address in lookup_host((name, self.port)).await.map_err(ConnectError::Target)? {
             match self.connect_to(address).await {
-                Ok(stream) => return Ok(stream),
+                Ok(link) => return Ok(link),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
+    /// The local end is known, and can be registered, once connected. Binding earlier would show it earlier, and would
+    /// take a whole port away from the host for each connection; what passes until then carries no data.
+    async fn connect_to(&self, address: SocketAddr) -> Result<Link, ConnectError> {
+        let socket = self.socket(address).map_err(ConnectError::Ours)?;
+        let stream = socket.connect(address).await.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrNotAvailable => ConnectError::Ours(error),
+            _ => ConnectError::Target(error),
+        })?;
+        let local = stream.local_addr().map_err(ConnectError::Target)?;
+        // On loopback, a connection to an ephemeral port that nobody listens on can meet itself.
+        if local == stream.peer_addr().map_err(ConnectError::Target)? {
+            return Err(ConnectError::Target(io::ErrorKind::ConnectionRefused.into()));
+        }
+        let registration = self.own.register(local).map_err(ConnectError::Ours)?;
+        Ok(Link { stream, _registration: registration })
+    }
+
+    fn socket(&self, address: SocketAddr) -> io::Result<TcpSocket> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(mark) = self.mark {
             SockRef::from(&socket).set_mark(mark)?;
         }
         socket.set_nodelay(true)?;
-        let stream = socket.connect(address).await?;
-        // On loopback, a connection to an ephemeral port that nobody listens on can meet itself.
-        if stream.local_addr()? == stream.peer_addr()? {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        }
-        Ok(stream)
+        // Closing resets: nothing that was not sent yet, and nothing of what the target still sends, passes once the
+        // registration is gone. Nor does a closed connection occupy a port of the production host for a minute.
+        SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        Ok(socket)
     }
 }
 
@@ -158,16 +196,16 @@ fn is_interim(mut bytes: &[u8]) -> bool {
     }
 }
 
-/// A connected socket with a stopwatch.
+/// A connection with a stopwatch.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    link: Link,
     stopwatch: Stopwatch,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, stopwatch: Stopwatch) -> Socket {
-        Socket { stream, stopwatch }
+    pub(super) fn new(link: Link, stopwatch: Stopwatch) -> Socket {
+        Socket { link, stopwatch }
     }
 }
 
@@ -178,7 +216,7 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        ready!(Pin::new(&mut self.link.stream).poll_read(cx, buffer))?;
         self.stopwatch.read(buffer.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
@@ -188,7 +226,7 @@ impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // Before: while the call lasts, the answer may already arrive.
         let now = Instant::now();
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        let written = ready!(Pin::new(&mut self.link.stream).poll_write(cx, bytes))?;
         self.stopwatch.wrote(now);
         Poll::Ready(Ok(written))
     }
@@ -199,21 +237,21 @@ impl AsyncWrite for Socket {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let now = Instant::now();
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bytes))?;
+        let written = ready!(Pin::new(&mut self.link.stream).poll_write_vectored(cx, bytes))?;
         self.stopwatch.wrote(now);
         Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.link.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.link.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.link.stream).poll_shutdown(cx)
     }
 }
 
@@ -259,7 +297,7 @@ mod tests {
             ("/path", None),
         ];
         for (url, expected) in cases {
-            let connector = Connector::new(&url.parse().unwrap(), None);
+            let connector = Connector::new(&url.parse().unwrap(), None, Registrar::none());
             let found = connector.map(|connector| (format!("{:?}", connector.host), connector.port));
             assert_eq!(found, expected.map(|(host, port)| (host.to_owned(), port)), "{url}");
         }
@@ -274,7 +312,8 @@ mod tests {
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let stream = Connector::new(&url, mark).unwrap().connect().await.unwrap();
+        let connector = Connector::new(&url, mark, Registrar::none()).unwrap();
+        let stream = connector.connect().await.unwrap().stream;
         assert_eq!(SockRef::from(&stream).mark().unwrap(), mark.unwrap_or(0));
         assert!(stream.nodelay().unwrap());
     }

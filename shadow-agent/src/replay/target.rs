@@ -17,12 +17,13 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use super::breaker::{Breaker, Pass};
 use super::connection::{Broken, Connection, Progress};
 use super::gate::Gate;
+use super::own::Registrar;
 use super::pool::Pool;
 use super::rate::Bucket;
 use super::request::Rewrite;
 use super::room::Room;
 use super::slots::Slots;
-use super::socket::Connector;
+use super::socket::{ConnectError, Connector};
 use super::{Outcome, ReplayError};
 use crate::config;
 use crate::exchange::{Answer, DropReason, FailReason};
@@ -63,12 +64,13 @@ impl Target {
     pub(super) fn new(
         config: &config::Target,
         mark: Option<u32>,
+        own: Registrar,
         body_limit: usize,
         room: Room,
         gate: Arc<Gate>,
     ) -> Result<Target, ReplayError> {
         let name = || config.name.clone();
-        let connector = Connector::new(&config.url, mark).ok_or_else(|| ReplayError::url(config))?;
+        let connector = Connector::new(&config.url, mark, own).ok_or_else(|| ReplayError::url(config))?;
         if !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
             return Err(ReplayError::Concurrency { target: name(), value: config.concurrency });
         }
@@ -99,6 +101,7 @@ impl Target {
             Ok(admission) => admission,
             Err(reason) => return Outcome::Dropped(reason),
         };
+        let began = Instant::now();
         let outcome = match self.exchange(request).await {
             Ok(mut answer) => {
                 answer.response.body = self.room.hold(answer.response.body);
@@ -106,6 +109,7 @@ impl Target {
             }
             Err(outcome) => outcome,
         };
+        let outcome = if self.gate.stood_still_since(began) { outcome.of_a_stall() } else { outcome };
         pass.report(&outcome, Instant::now());
         outcome
     }
@@ -220,12 +224,16 @@ impl Target {
             () = self.gate.aborting() => return Err(Outcome::Dropped(DropReason::Shutdown)),
         };
         match connected {
-            Ok(Ok(stream)) => {
-                Connection::open(stream).await.map(Box::new).map_err(|_| Outcome::Failed(FailReason::Connect))
+            Ok(Ok(link)) => {
+                Connection::open(link).await.map(Box::new).map_err(|_| Outcome::Failed(FailReason::Connect))
             }
-            Ok(Err(error)) => {
+            Ok(Err(ConnectError::Target(error))) => {
                 tracing::debug!(%error, "a target cannot be connected to");
                 Err(Outcome::Failed(FailReason::Connect))
+            }
+            Ok(Err(ConnectError::Ours(error))) => {
+                tracing::debug!(%error, "this host has no connection for a request");
+                Err(Outcome::Dropped(DropReason::Socket))
             }
             Err(_elapsed) => Err(Outcome::Failed(FailReason::Connect)),
         }
@@ -233,6 +241,18 @@ impl Target {
 }
 
 impl Outcome {
+    /// This end of a request during which the agent itself stood still: how long it took is unknown, and what did not
+    /// come in time may have come.
+    fn of_a_stall(self) -> Outcome {
+        match self {
+            Outcome::Answered(answer) => Outcome::Answered(Answer { first_byte: None, ..answer }),
+            Outcome::Failed(FailReason::Connect | FailReason::Timeout | FailReason::Closed) => {
+                Outcome::Failed(FailReason::Stalled)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// This end of a second attempt, as the end of the request whose first attempt broke.
     fn after(self, first: Broken) -> Outcome {
         match self {
@@ -266,6 +286,22 @@ fn size(request: &Sendable) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_agent_s_own_standstill_may_have_caused_is_not_the_target_s() {
+        for reason in FailReason::ALL.iter().copied() {
+            let expected = match reason {
+                FailReason::Connect | FailReason::Timeout | FailReason::Closed => FailReason::Stalled,
+                other => other,
+            };
+            let Outcome::Failed(found) = Outcome::Failed(reason).of_a_stall() else {
+                panic!("{reason} is no failure any more")
+            };
+            assert_eq!(found, expected, "{reason}");
+        }
+        let dropped = Outcome::Dropped(DropReason::Queue).of_a_stall();
+        assert!(matches!(dropped, Outcome::Dropped(DropReason::Queue)), "{dropped:?}");
+    }
 
     #[test]
     fn only_what_is_harmless_twice_is_sent_twice() {

@@ -238,7 +238,9 @@ fn erred(observed: &TargetObservation) -> Option<bool> {
             FailReason::Connect | FailReason::Timeout | FailReason::Closed | FailReason::Malformed => {
                 Some(true)
             }
-            FailReason::BodyTooLarge | FailReason::Request | FailReason::Shutdown => None,
+            FailReason::BodyTooLarge | FailReason::Request | FailReason::Shutdown | FailReason::Stalled => {
+                None
+            }
         },
         TargetOutcome::Dropped(_) => None,
     }
@@ -290,6 +292,7 @@ mod tests {
             (ok(), dropped(), [0; 6]),
             (error(), dropped(), [0, 0, 0, 0, 0, 1]),
             (failed(FailReason::Shutdown), ok(), [0; 6]),
+            (failed(FailReason::Stalled), ok(), [0; 6]),
         ];
         for (candidate, baseline, expected) in cases {
             let [pairs, target, reference, only_target, only_reference, unpaired] = expected;

@@ -1,7 +1,7 @@
 //! Reassembly and HTTP joined: segments in, one [`Event`] out for each exchange met. Pure.
 
 use crate::capture::{Direction, Segment};
-use crate::config::Limits;
+use crate::config::{Limits, Share};
 use crate::exchange::Timestamp;
 use crate::http::{self, Connection, Context, Event, Ids};
 use crate::tcp::{self, Ending, FlowTable, Handler, Interest, Load, Peers};
@@ -18,7 +18,7 @@ pub struct PipelineSettings {
 }
 
 impl PipelineSettings {
-    /// The share of `limits` that one of so many shards gets.
+    /// The share of `limits` that one of so many shards gets; flows are sampled with the seed 0.
     #[must_use]
     pub fn new(limits: &Limits, ports: &[(u16, u16)], shards: usize, seed: u64) -> PipelineSettings {
         let shards = shards.max(1);
@@ -30,6 +30,7 @@ impl PipelineSettings {
             idle: tcp::Settings::IDLE.max(limits.exchange_timeout),
             linger: tcp::Settings::LINGER,
             ports: ports.to_vec(),
+            seed: 0,
         };
         let http = http::Settings { body: limits.body, exchange_timeout: limits.exchange_timeout };
         PipelineSettings { tcp, http, seed }
@@ -96,6 +97,11 @@ impl Pipeline {
     /// Tells the time, on the clock of the segments, so that waits end although no segment comes.
     pub fn tick(&mut self, now: Timestamp, emit: &mut dyn FnMut(Event)) {
         self.with(emit, |flows, handler| flows.tick(now, handler));
+    }
+
+    /// From now on follows flows in a sample of that share only; what is open in others is lost.
+    pub fn set_sample(&mut self, share: Share, emit: &mut dyn FnMut(Event)) {
+        self.with(emit, |flows, handler| flows.set_sample(share, handler));
     }
 
     /// Ends everything that is open, for that reason. Connections that go on are joined again like new ones.

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use super::{Event, Pipeline};
 use crate::backlog::{Place, Sender};
 use crate::capture::SegmentSource;
+use crate::config::Share;
 use crate::control::Control;
 use crate::exchange::{LostReason, SkipReason, Timestamp};
 use crate::ledger::{Ledger, ShardBatch};
 use crate::tcp::Ending;
 
-/// How long to wait for segments before the rest of the work is looked after.
-const POLL: Duration = Duration::from_millis(100);
+/// How long to wait for segments before the rest of the work is looked after. An idle shard costs one turn in this time;
+/// the heartbeat, which needs a turn of every shard, must not become stale.
+const POLL: Duration = Duration::from_millis(250);
 
 /// How long a source that never runs dry is drained after the wish to stop.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -35,7 +37,7 @@ pub struct Links<'a> {
     pub ledger: &'a Ledger,
     /// Where whole exchanges go.
     pub backlog: &'a Sender,
-    /// The kill switch.
+    /// The kill switch, and the share of flows captured.
     pub control: &'a Control,
     /// The wish to stop.
     pub stop: &'a AtomicBool,
@@ -44,8 +46,9 @@ pub struct Links<'a> {
 /// Runs one shard until it shall stop (then the source is drained, for half a second at most), or until the source ends.
 ///
 /// Whole exchanges go to the backlog; what it has no room for is lost. What happened is entered in the ledger, exchanges
-/// before they can be received. `beat` is called ten times a second or more often, unless the
-/// source holds the thread up. When the kill switch is thrown, what is open is skipped.
+/// before they can be received. `beat` is called four times a second or more often, unless the
+/// source holds the thread up. When the kill switch is thrown, what is open is skipped; when the share of flows captured
+/// falls, what is open in flows that it leaves out is lost.
 ///
 /// # Errors
 /// When the source is unusable; what was open is lost and entered all the same.
@@ -60,6 +63,7 @@ pub fn run<S: SegmentSource>(
     let mut clock = Clock::default();
     let mut stopping: Option<Instant> = None;
     let mut enabled = true;
+    let mut sample = Share::ALL;
     let result = loop {
         beat();
         if stopping.is_none() && stop.load(Ordering::Acquire) {
@@ -67,6 +71,10 @@ pub fn run<S: SegmentSource>(
         }
         if std::mem::replace(&mut enabled, control.enabled()) && !enabled {
             pipeline.finish(Ending::Disabled, &mut |event| batch.add(event));
+        }
+        let wanted = control.sample();
+        if std::mem::replace(&mut sample, wanted) != wanted {
+            pipeline.set_sample(wanted, &mut |event| batch.add(event));
         }
         let mut taken = 0;
         let wait = if stopping.is_some() { Duration::ZERO } else { POLL };
@@ -127,6 +135,8 @@ struct Batch<'a> {
     lost: [u64; LostReason::ALL.len()],
     /// Exchanges seen, as of the last entry.
     entered: u64,
+    /// Duplicate segments, as of the last entry.
+    duplicates: u64,
 }
 
 impl<'a> Batch<'a> {
@@ -137,6 +147,7 @@ impl<'a> Batch<'a> {
             skipped: [0; SkipReason::ALL.len()],
             lost: [0; LostReason::ALL.len()],
             entered: 0,
+            duplicates: 0,
         }
     }
 
@@ -162,8 +173,10 @@ impl<'a> Batch<'a> {
             open: stats.open(),
             flows: stats.tcp.flows as u64,
             buffered: stats.tcp.buffered as u64,
+            duplicates: stats.tcp.duplicate_segments - self.duplicates,
         };
         self.entered = stats.seen;
+        self.duplicates = stats.tcp.duplicate_segments;
         self.links.ledger.shard(self.links.shard, &batch);
         for place in self.ready.drain(..) {
             place.send();

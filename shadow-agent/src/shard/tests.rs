@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::capture::{Direction, Segment, TcpFlags};
 use crate::config::Limits;
-use crate::exchange::{Exchange, Timestamp};
+use crate::exchange::{Exchange, LostReason, Timestamp};
 
 /// A segment that owns its bytes.
 #[derive(Clone, Debug)]
@@ -40,6 +40,7 @@ impl Packet {
             direction: None,
             payload: &self.payload,
             missing: self.missing,
+            is_shed: false,
         }
     }
 }
@@ -375,6 +376,7 @@ fn limits_are_shared_by_the_shards() {
         flow_buffer: 50,
         body: 7,
         exchange_timeout: Duration::from_secs(400),
+        ..Limits::default()
     };
     let settings = PipelineSettings::new(&limits, &[(80, 81)], 4, 9);
     assert_eq!((settings.tcp.flows, settings.tcp.total_buffer, settings.tcp.flow_buffer), (2, 250, 50));
@@ -384,4 +386,39 @@ fn limits_are_shared_by_the_shards() {
         "a slow response is a timeout, not an eviction"
     );
     assert!(settings.tcp.serves(81) && !settings.tcp.serves(82));
+}
+
+#[test]
+fn a_flow_that_the_budget_leaves_out_is_given_up_at_once_and_joined_anew() {
+    let packet = |direction, seq, ack, payload: &str| Packet {
+        direction,
+        flags: TcpFlags::ACK,
+        seq,
+        ack,
+        payload: payload.as_bytes().to_vec(),
+        missing: 0,
+        client_port: 40_000,
+    };
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+    let (asked, head) = (request.len() as u32, answer.len() as u32);
+    let mut pipeline = Pipeline::new(&settings());
+    let mut events = Vec::new();
+    let mut take = |packet: &Packet, is_shed, events: &mut Vec<Event>| {
+        let segment = Segment { is_shed, ..packet.segment(events.len() as u64) };
+        pipeline.segment(&segment, &mut |event| events.push(event));
+        pipeline.stats()
+    };
+    take(&packet(Direction::ToServer, 100, 500, request), false, &mut events);
+    take(&packet(Direction::ToClient, 500, 100 + asked, answer), false, &mut events);
+    let empty = packet(Direction::ToClient, 500 + head, 100 + asked, "");
+    let stats = take(&empty, true, &mut events);
+    assert!(matches!(*events, [Event::Lost(LostReason::Shed)]), "{events:?}");
+    assert_eq!((stats.tcp.flows, stats.open()), (0, 0));
+    // A flow that nothing is known of is not made by it either.
+    assert_eq!(take(&empty, true, &mut events).tcp.flows, 0);
+    // It comes back two exchanges later, at a request.
+    take(&packet(Direction::ToServer, 100 + 3 * asked, 5000, request), false, &mut events);
+    take(&packet(Direction::ToClient, 5000, 100 + 4 * asked, &format!("{answer}body")), false, &mut events);
+    assert!(matches!(*events, [Event::Lost(LostReason::Shed), Event::Exchange(_)]), "{events:?}");
 }

@@ -91,6 +91,11 @@ impl<C> Flow<C> {
             return Outcome::Reused;
         }
         if self.phase == Phase::Closed {
+            let length = segment.payload.len() as u64 + u64::from(segment.missing);
+            let place = self.stream(direction).place(segment.seq);
+            if length > 0 && matches!(place, Place::Next { skip } if skip >= length) {
+                scope.stats.duplicate_segments += 1;
+            }
             return Outcome::Same;
         }
         self.last = segment.time;
@@ -196,6 +201,7 @@ impl<C> Flow<C> {
         let offset = match own.place(seq) {
             Place::Next { skip } if skip >= length => {
                 scope.stats.duplicate_bytes += bytes.len() as u64;
+                scope.stats.duplicate_segments += 1;
                 return;
             }
             Place::Next { skip } => {
@@ -247,35 +253,33 @@ impl<C> Flow<C> {
             let own = self.stream(direction);
             let (next, alone) = (own.next(), own.held() == 0);
             if own.waiting().is_some_and(|(first, ..)| first < offset) {
-                self.give_up(direction, time, scope);
+                self.give_up(direction, scope);
             } else if alone && self.stream(direction.reversed()).held() > 0 {
-                self.give_up(direction.reversed(), time, scope);
+                self.give_up(direction.reversed(), scope);
             } else {
                 self.gap(direction, offset - next, time, scope);
             }
         }
         if self.phase == Phase::Followed {
-            scope.stats.duplicate_bytes += self.stream(direction).hold(offset, bytes, missing, time, ack);
+            let duplicate = self.stream(direction).hold(offset, bytes, missing, time, ack);
+            scope.stats.duplicate_bytes += duplicate;
+            scope.stats.duplicate_segments += u64::from(missing == 0 && duplicate == bytes.len() as u64);
         }
     }
 
-    /// Gives up whatever the first waiting bytes of a direction wait for, and hands on what that frees.
-    fn give_up<H: Handler<Connection = C>>(
-        &mut self,
-        direction: Direction,
-        now: Timestamp,
-        scope: &mut Scope<'_, H>,
-    ) {
+    /// Gives up whatever the first waiting bytes of a direction wait for, and hands on what that frees. A gap has the
+    /// time of the bytes behind it: with a later one, these would seem to have been captured as late.
+    fn give_up<H: Handler<Connection = C>>(&mut self, direction: Direction, scope: &mut Scope<'_, H>) {
         let next = self.stream(direction).next();
-        let Some((offset, _, ack)) = self.stream(direction).waiting() else { return };
+        let Some((offset, time, ack)) = self.stream(direction).waiting() else { return };
         if offset > next {
-            self.gap(direction, offset - next, now, scope);
+            self.gap(direction, offset - next, time, scope);
         } else {
             let other = self.stream(direction.reversed());
             let until = other.waiting().map_or(u64::MAX, |(offset, ..)| offset).min(ack.unwrap_or(0));
             let length = until.saturating_sub(other.next());
             if length > 0 {
-                self.gap(direction.reversed(), length, now, scope);
+                self.gap(direction.reversed(), length, time, scope);
             } else {
                 // Each direction waits for the other, which no real pair of hosts can bring about.
                 self.take_piece(direction, scope);
@@ -300,7 +304,7 @@ impl<C> Flow<C> {
                 if now.since(since.max(progress)) < wait {
                     break;
                 }
-                self.give_up(direction, now, scope);
+                self.give_up(direction, scope);
             }
         }
         let over = self.to_server.ended() && self.to_client.ended();

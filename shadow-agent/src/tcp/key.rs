@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use shadow_ebpf::packet::Address;
+
 /// Both endpoints, the lower one first. IPv4 addresses are taken as IPv4-mapped IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FlowKey {
@@ -19,6 +21,12 @@ impl FlowKey {
         let (low, high) = if from_low { (from, to) } else { (to, from) };
         let ports = u32::from(low.1) << 16 | u32::from(high.1);
         (FlowKey { low: low.0, high: high.0, ports }, from_low)
+    }
+
+    /// Both endpoints, as the kernel programs have them.
+    pub(super) fn endpoints(&self) -> [(Address, u16); 2] {
+        let address = |bits: u128| Address { high: (bits >> 64) as u64, low: bits as u64 };
+        [(address(self.low), (self.ports >> 16) as u16), (address(self.high), self.ports as u16)]
     }
 }
 

@@ -10,8 +10,10 @@ use slab::Slab;
 use super::flow::{Flow, Outcome, Phase, Scope, peers};
 use super::key::FlowKey;
 use super::lru::Lru;
+use super::sample::Sample;
 use super::{Ending, Event, Handler, Load, Settings, Stats};
 use crate::capture::{Direction, Segment, TcpFlags};
+use crate::config::Share;
 use crate::exchange::Timestamp;
 
 /// How often all flows are looked at for what has waited, or been idle, too long.
@@ -29,6 +31,7 @@ pub struct FlowTable<C> {
     order: Lru,
     stats: Stats,
     scanned: Timestamp,
+    sample: Sample,
 }
 
 #[derive(Debug)]
@@ -38,10 +41,11 @@ struct Entry<C> {
 }
 
 impl<C> FlowTable<C> {
-    /// An empty table.
+    /// An empty table, which takes every flow.
     #[must_use]
     pub fn new(settings: Settings) -> FlowTable<C> {
         FlowTable {
+            sample: Sample::new(settings.seed, Share::ALL),
             settings,
             index: HashMap::new(),
             flows: Slab::new(),
@@ -63,6 +67,16 @@ impl<C> FlowTable<C> {
         self.stats.bytes += segment.payload.len() as u64;
         self.tick(segment.time, handler);
         let (key, from_low) = FlowKey::of(&segment.source, &segment.destination);
+        if !self.sample.holds(&key) {
+            // Copied before the kernel knew.
+            return;
+        }
+        if segment.is_shed {
+            if let Some(&slot) = self.index.get(&key) {
+                self.remove(slot, Ending::Shed, handler);
+            }
+            return;
+        }
         let slot = match self.index.get(&key) {
             Some(&slot) => slot,
             None => match self.admit(key, from_low, segment, handler) {
@@ -127,6 +141,17 @@ impl<C> FlowTable<C> {
     pub fn finish<H: Handler<Connection = C>>(&mut self, ending: Ending, handler: &mut H) {
         while let Some(slot) = self.order.oldest() {
             self.remove(slot, ending, handler);
+        }
+    }
+
+    /// From now on takes segments of flows in a sample of that share only. Flows that are not in it (any more) end.
+    pub fn set_sample<H: Handler<Connection = C>>(&mut self, share: Share, handler: &mut H) {
+        self.sample = Sample::new(self.settings.seed, share);
+        let sample = self.sample;
+        let left_out = self.flows.iter().filter(|(_, entry)| !sample.holds(&entry.key));
+        let left_out: Vec<usize> = left_out.map(|(slot, _)| slot).collect();
+        for slot in left_out {
+            self.remove(slot, Ending::SampledOut, handler);
         }
     }
 

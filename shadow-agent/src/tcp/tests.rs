@@ -12,6 +12,7 @@ struct Recorder {
     opened: usize,
     ignore_after: Option<&'static str>,
     load: Load,
+    latest: Timestamp,
 }
 
 impl Handler for Recorder {
@@ -29,6 +30,7 @@ impl Handler for Recorder {
         let arrow = |direction| if direction == Direction::ToServer { '>' } else { '<' };
         let entry = match event {
             Event::Data(chunk) => {
+                self.latest = self.latest.max(chunk.time);
                 let ack = chunk.ack.map(|ack| format!("^{ack}")).unwrap_or_default();
                 let text = String::from_utf8_lossy(chunk.bytes).into_owned();
                 format!("{}{}{text}{ack}", arrow(chunk.direction), chunk.offset)
@@ -84,6 +86,7 @@ fn segment(direction: Direction, seq: i64, ack: Option<i64>, text: &str, flags: 
         direction: None,
         payload: text.as_bytes(),
         missing: 0,
+        is_shed: false,
     }
 }
 
@@ -134,6 +137,7 @@ fn settings() -> Settings {
         idle: Settings::IDLE,
         linger: Settings::LINGER,
         ports: vec![(80, 80)],
+        seed: 0,
     }
 }
 
@@ -360,6 +364,7 @@ fn a_hole_is_a_gap_after_the_wait_only() {
         }
         table.tick(Timestamp(time * MS), &mut recorder);
         assert_eq!(recorder.log, *expected, "{name}");
+        assert!(recorder.latest <= Timestamp(501 * MS), "{name}: bytes keep their time");
     }
 }
 
@@ -483,4 +488,12 @@ fn duplicates_are_counted() {
         &["1>0ab^0", "1>2c^0", "1>3d^0", "1>4e^0"],
     );
     assert_eq!((stats.bytes, stats.duplicate_bytes, stats.reordered), (10, 5, 2));
+    assert_eq!(stats.duplicate_segments, 2, "one that brings anything new is none");
+    let closed =
+        [syn(), up(0, "ab"), fin(down(0, 2, "")), fin(up(2, "c")), up(0, "ab"), fin(up(2, "c")), up(9, "x")];
+    let stats = check("after the end", &closed, &["1>0ab^0", "1<end", "1>2c^0", "1>end", "1Closed"]);
+    assert_eq!(
+        stats.duplicate_segments, 2,
+        "the end is seen twice, too, where two devices are captured from"
+    );
 }

@@ -1,17 +1,21 @@
-//! Asks the kernel for links, addresses and TC filters (rtnetlink), in the network namespace of the calling thread.
+//! Asks the kernel for links, addresses, default routes and TC filters (rtnetlink), in the network namespace of the
+//! calling thread.
 //!
 //! `/sys/class/net` would answer for the namespace that it was mounted in. Changes nothing.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+mod connection;
+
+pub(in crate::capture) use connection::{Connection, message_length};
 
 /// One network device as the kernel describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,12 +30,17 @@ pub struct Link {
     pub kind: String,
     /// Whether it is up.
     pub up: bool,
-    /// Whether it is a port of a bridge, bond or the like.
-    pub enslaved: bool,
+    /// The index of the bridge, bond or the like that it is a port of.
+    pub master: Option<u32>,
+    /// The index of the device that it stands on (VLAN, macvlan) or that is its other end (veth), when that is in the
+    /// same network namespace.
+    pub parent: Option<u32>,
     /// The id of the XDP program attached to it.
     pub xdp: Option<u32>,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
+    /// Its addresses, each with the length of its prefix.
+    pub addresses: Vec<IpNet>,
+    /// Whether packets to the rest of the world leave by it.
+    pub default_route: bool,
 }
 
 /// One TC filter at a `clsact` or `ingress` queueing discipline.
@@ -41,6 +50,8 @@ pub struct Filter {
     pub hook: &'static str,
     /// Its preference; lower ones run first.
     pub priority: u16,
+    /// What names it among those of its preference.
+    pub handle: u32,
     /// Its classifier: `bpf`, `flower`.
     pub kind: String,
     /// The name of its program, when it has one.
@@ -62,10 +73,41 @@ pub fn links() -> io::Result<Vec<Link>> {
     for message in dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         let RouteNetlinkMessage::NewAddress(message) = message else { continue };
         if let Some(link) = links.iter_mut().find(|link| link.index == message.header.index) {
-            link.addresses.extend(address(&message.attributes));
+            link.addresses.extend(address(&message));
+        }
+    }
+    for index in ELSEWHERE.into_iter().filter_map(|elsewhere| leaves_by(elsewhere).ok().flatten()) {
+        if let Some(link) = links.iter_mut().find(|link| link.index == index) {
+            link.default_route = true;
         }
     }
     Ok(links)
+}
+
+/// Addresses that nobody has (RFC 5737, RFC 3849): what a packet to one of them leaves by has the default route.
+const ELSEWHERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
+/// The index of the device that a packet to that address leaves by. Nothing is sent.
+fn leaves_by(address: IpAddr) -> io::Result<Option<u32>> {
+    let mut ask = RouteMessage::default();
+    let (family, length, address) = match address {
+        IpAddr::V4(ip) => (AddressFamily::Inet, 32, RouteAddress::Inet(ip)),
+        IpAddr::V6(ip) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(ip)),
+    };
+    ask.header.address_family = family;
+    ask.header.destination_prefix_length = length;
+    ask.attributes.push(RouteAttribute::Destination(address));
+    let answers = Connection::open()?.get(RouteNetlinkMessage::GetRoute(ask))?;
+    Ok(answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewRoute(route) => {
+            route.attributes.into_iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(index),
+                _ => None,
+            })
+        }
+        _ => None,
+    }))
 }
 
 fn link(message: LinkMessage) -> Link {
@@ -75,10 +117,12 @@ fn link(message: LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up),
         ..Link::default()
     };
+    let elsewhere = message.attributes.iter().any(|one| matches!(one, LinkAttribute::LinkNetNsId(_)));
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Controller(_) => link.enslaved = true,
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Link(index) if !elsewhere => link.parent = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 let kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -99,17 +143,18 @@ fn link(message: LinkMessage) -> Link {
 }
 
 /// The local address: on a point-to-point link, `Address` is the peer's.
-fn address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
-    let local = attributes.iter().find_map(|attribute| match attribute {
+fn address(message: &AddressMessage) -> Option<IpNet> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(ip) => Some(*ip),
         _ => None,
     });
-    local.or_else(|| {
-        attributes.iter().find_map(|attribute| match attribute {
+    let ip = local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Address(ip) => Some(*ip),
             _ => None,
         })
-    })
+    })?;
+    IpNet::new(ip, message.header.prefix_len).ok()
 }
 
 /// The TC filters of a device at its ingress and egress hooks.
@@ -117,12 +162,22 @@ fn address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
 /// # Errors
 /// When the kernel does not answer.
 pub fn filters(index: u32) -> io::Result<Vec<Filter>> {
+    filters_of(&mut Connection::open()?, index, None)
+}
+
+/// The same, through `connection`, and only those of one priority when that is given.
+pub(in crate::capture) fn filters_of(
+    connection: &mut Connection,
+    index: u32,
+    priority: Option<u16>,
+) -> io::Result<Vec<Filter>> {
     let mut found = Vec::new();
     for (hook, minor) in [("ingress", TcHandle::MIN_INGRESS), ("egress", TcHandle::MIN_EGRESS)] {
         let mut ask = TcMessage::default();
         ask.header.index = i32::try_from(index).unwrap_or_default();
         ask.header.parent = TcHandle { major: TcHandle::CLSACT.major, minor };
-        for message in dump(RouteNetlinkMessage::GetTrafficFilter(ask))? {
+        ask.header.info = u32::from(priority.unwrap_or_default()) << 16;
+        for message in connection.dump(RouteNetlinkMessage::GetTrafficFilter(ask))? {
             let RouteNetlinkMessage::NewTrafficFilter(message) = message else { continue };
             // Every classifier instance is preceded by a message about its chain, without options.
             if message.attributes.iter().any(|attribute| matches!(attribute, TcAttribute::Options(_))) {
@@ -134,8 +189,13 @@ pub fn filters(index: u32) -> io::Result<Vec<Filter>> {
 }
 
 fn filter(hook: &'static str, message: &TcMessage) -> Filter {
-    let mut filter =
-        Filter { hook, priority: (message.header.info >> 16) as u16, kind: String::new(), program: None };
+    let mut filter = Filter {
+        hook,
+        priority: (message.header.info >> 16) as u16,
+        handle: message.header.handle.into(),
+        kind: String::new(),
+        program: None,
+    };
     for attribute in &message.attributes {
         match attribute {
             TcAttribute::Kind(kind) => filter.kind.clone_from(kind),
@@ -152,39 +212,5 @@ fn filter(hook: &'static str, message: &TcMessage) -> Filter {
 }
 
 fn dump(ask: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut message = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(ask));
-    message.header.flags = NLM_F_DUMP | NLM_F_REQUEST;
-    message.header.sequence_number = 1;
-    message.finalize();
-    let mut buffer = vec![0; message.buffer_len()];
-    message.serialize(&mut buffer);
-    socket.send(&buffer, 0)?;
-
-    let mut answers = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = &datagram[..];
-        while let Some(length) = message_length(rest) {
-            let (bytes, behind) = rest.split_at_checked(length).ok_or(io::ErrorKind::InvalidData)?;
-            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|message| message.payload) {
-                Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
-                Ok(NetlinkPayload::Done(_)) => return Ok(answers),
-                Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                Ok(_) => {}
-                // A device that a newer kernel describes in a way unknown here must not hide the others.
-                Err(error) => tracing::debug!(%error, "passed over a netlink message"),
-            }
-            rest = behind.get(length.next_multiple_of(4) - length..).unwrap_or_default();
-        }
-    }
-}
-
-/// The length that the next message says, its header included; `None` at the end.
-fn message_length(bytes: &[u8]) -> Option<usize> {
-    const HEADER: u32 = 16;
-    let length = u32::from_ne_bytes(*bytes.first_chunk()?);
-    (length >= HEADER).then(|| usize::try_from(length).ok()).flatten()
+    Connection::open()?.dump(ask)
 }

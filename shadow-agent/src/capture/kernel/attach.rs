@@ -1,29 +1,26 @@
-//! Puts programs on devices and takes them off: TCX links, or `clsact` filters where there is no TCX.
+//! Puts programs on devices and takes them off: what is attached where, and by which means.
 //!
-//! Other programs on a device are never touched; all of ours let the next one decide. A TCX link dies with the process.
-//! A filter does not, so those of an agent that was killed are found by the names of its programs and removed before new
-//! ones are attached. Two agents can therefore share a device through TCX, and not through `clsact`.
-
-use std::io;
+//! Other programs on a device are never touched; all of ours let the next one decide. `attach::tcx` comes first, and
+//! `attach::clsact` where there is no TCX; `attach::lock` keeps agents on one device apart. In mode xdp, `attach::xdp` takes
+//! the place of ingress.
 
 use aya::Ebpf;
-use aya::programs::tc::{
-    self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
-};
-use aya::programs::{Link as _, LinkOrder, ProgramError};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use shadow_ebpf::abi::PROGRAMS;
 
 use super::error::{self, Cause, KernelError};
+use super::qdisc::Hook;
 use super::run::{Entry, Leads};
-use super::{object, qdisc};
-use crate::capture::interfaces::{Device, Toward};
+use crate::capture::interfaces::{Device, Layer, Toward};
+use crate::config::{Mode, XdpMode};
 
-/// Where our filters stand among others on a device: early, and never where a CNI's first filter stands.
-const PRIORITY: u16 = 90;
-/// Names our filter at that priority.
-const HANDLE: TcHandle = TcHandle::new(0x5AD0, 1);
+pub(super) mod clsact;
+mod link;
+pub(super) mod lock;
+mod tcx;
+pub(super) mod xdp;
+
+use link::Link;
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,95 +47,111 @@ impl Attachment {
 pub struct Attached {
     /// The device's name.
     pub device: String,
-    /// How they are attached.
+    /// How those at TC are attached.
     pub attachment: Attachment,
+    /// Where the one for incoming packets runs instead, if it is at XDP.
+    pub xdp: Option<XdpMode>,
 }
 
-struct Links {
+/// A program, and the hook that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Program {
+    hook: Hook,
+    name: &'static str,
+}
+
+/// What holds programs on a device.
+enum Held {
+    Tcx(Vec<Link>),
+    Clsact(clsact::Filters),
+}
+
+impl Held {
+    const fn attachment(&self) -> Attachment {
+        match self {
+            Held::Tcx(_) => Attachment::Tcx,
+            Held::Clsact(_) => Attachment::Clsact,
+        }
+    }
+
+    fn detach(self) -> Result<(), Cause> {
+        match self {
+            Held::Tcx(links) => drop(links),
+            Held::Clsact(filters) => filters.detach()?,
+        }
+        Ok(())
+    }
+
+    /// Whether all of it is still there: others can remove it.
+    fn holds(&mut self) -> Result<bool, Cause> {
+        match self {
+            Held::Tcx(links) => Ok(hold(links.iter())?),
+            Held::Clsact(filters) => filters.hold(),
+        }
+    }
+}
+
+struct Holding {
     device: Device,
-    attached: Attached,
-    links: Vec<SchedClassifierLink>,
-    /// The device's index, when we added `clsact` to it.
-    clsact: Option<u32>,
+    held: Held,
+    xdp: Option<(XdpMode, Link)>,
 }
 
 /// Everything that is attached.
 pub(super) struct Attachments {
+    mode: Mode,
     preferred: Attachment,
-    devices: Vec<Links>,
+    devices: Vec<Holding>,
 }
 
 impl Attachments {
-    pub(super) fn new(preferred: Attachment) -> Attachments {
-        Attachments { preferred, devices: Vec::new() }
+    pub(super) fn new(mode: Mode, preferred: Attachment) -> Attachments {
+        Attachments { mode, preferred, devices: Vec::new() }
     }
 
-    /// Attaches to a device: both hooks, or only egress where both directions pass it.
+    /// Attaches to a device; when it cannot, nothing of the attempt stays.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, device: &Device) -> Result<(), KernelError> {
-        sweep(device)?;
-        let hooks: &[(TcAttachType, Leads)] = match device.toward_server {
-            Toward::Ingress => {
-                &[(TcAttachType::Ingress, Leads::ToServer), (TcAttachType::Egress, Leads::ToClient)]
-            }
-            Toward::Egress => {
-                &[(TcAttachType::Egress, Leads::ToServer), (TcAttachType::Ingress, Leads::ToClient)]
-            }
-            Toward::Both => &[(TcAttachType::Egress, Leads::Either)],
-        };
-        if self.preferred == Attachment::Tcx {
-            match links(ebpf, device, hooks, Attachment::Tcx) {
-                Ok(links) => {
-                    self.add(device, Attachment::Tcx, links, None);
-                    return Ok(());
-                }
-                Err(error @ (KernelError::Device { .. } | KernelError::Verifier { .. })) => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::debug!(device = device.name, %error, "no TCX; attaching clsact filters")
-                }
-            }
+        clsact::sweep(device)?;
+        let mut programs = programs(device);
+        let xdp = self.hold_xdp(ebpf, device)?;
+        if xdp.is_some() {
+            programs.retain(|program| program.hook == Hook::Egress);
         }
-        let added = add_clsact(&device.name)?;
-        let links = links(ebpf, device, hooks, Attachment::Clsact).inspect_err(|_| {
-            if let Some(ifindex) = added {
-                // What is reported is why attaching failed.
-                let _ = qdisc::remove_if_empty(ifindex);
-            }
-        })?;
-        self.add(device, Attachment::Clsact, links, added);
+        let held = self.hold(ebpf, device, &programs)?;
+        self.devices.push(Holding { device: device.clone(), held, xdp });
         Ok(())
     }
 
-    fn add(
-        &mut self,
-        device: &Device,
-        attachment: Attachment,
-        links: Vec<SchedClassifierLink>,
-        clsact: Option<u32>,
-    ) {
-        let attached = Attached { device: device.name.clone(), attachment };
-        self.devices.push(Links { device: device.clone(), attached, links, clsact });
+    fn hold_xdp(&self, ebpf: &mut Ebpf, device: &Device) -> Result<Option<(XdpMode, Link)>, KernelError> {
+        let Mode::Xdp(mode) = self.mode else { return Ok(None) };
+        let Some(entry) = xdp::entry(device) else {
+            let why = match device.layer {
+                Layer::Ip => "what XDP shows of packets without an Ethernet header is up to the driver",
+                Layer::Ethernet => "everything on it is copied as it goes out",
+            };
+            tracing::info!(interface = device.name, "captured at TC in both directions: {why}");
+            return Ok(None);
+        };
+        Ok(Some((mode, xdp::attach(ebpf, device, entry, mode)?)))
+    }
+
+    fn hold(&self, ebpf: &mut Ebpf, device: &Device, programs: &[Program]) -> Result<Held, KernelError> {
+        if self.preferred == Attachment::Tcx
+            && let Some(links) = tcx::attach(ebpf, device, programs)?
+        {
+            return Ok(Held::Tcx(links));
+        }
+        clsact::attach(ebpf, device, programs).map(Held::Clsact)
     }
 
     /// Takes everything off, and gives the first error.
     pub(super) fn detach(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
-        let mut note = |device: &str, source: Cause| {
-            // The device, and everything on it, may have gone before us.
-            let gone = matches!(error::number(source.as_ref()), Some(Errno::ENODEV | Errno::ENOENT));
-            if !gone && result.is_ok() {
-                result = Err(error::device(device, "detaching from", source));
-            }
-        };
-        for Links { attached, links, clsact, .. } in self.devices.drain(..) {
-            for link in links {
-                link.detach().unwrap_or_else(|error| note(&attached.device, error.into()));
-            }
-            if let Some(ifindex) = clsact
-                && let Err(error) = qdisc::remove_if_empty(ifindex)
-            {
-                note(&attached.device, error.into());
+        for Holding { device, held, xdp } in self.devices.drain(..) {
+            drop(xdp);
+            let Err(source) = held.detach() else { continue };
+            if !is_gone(&source) && result.is_ok() {
+                result = Err(error::device(&device.name, "detaching from", source));
             }
         }
         result
@@ -146,15 +159,35 @@ impl Attachments {
 
     /// Takes everything off the devices that are not among `devices`, and gives the first error.
     pub(super) fn retain(&mut self, devices: &[Device]) -> Result<(), KernelError> {
-        let (kept, gone) = self.devices.drain(..).partition(|links| devices.contains(&links.device));
+        let (kept, gone) = self.devices.drain(..).partition(|holding| devices.contains(&holding.device));
         self.devices = gone;
         let result = self.detach();
         self.devices = kept;
         result
     }
 
+    /// The devices from which somebody else removed something of ours.
+    pub(super) fn stripped(&mut self) -> Result<Vec<Device>, KernelError> {
+        let mut stripped = Vec::new();
+        for Holding { device, held, xdp } in &mut self.devices {
+            let holds = held.holds().and_then(|holds| Ok(holds && hold(xdp.iter().map(|(_, link)| link))?));
+            match holds {
+                Ok(true) => {}
+                Ok(false) => stripped.push(device.clone()),
+                Err(source) if is_gone(&source) => {}
+                Err(source) => return Err(error::device(&device.name, "looking for programs on", source)),
+            }
+        }
+        Ok(stripped)
+    }
+
     pub(super) fn list(&self) -> Vec<Attached> {
-        self.devices.iter().map(|device| device.attached.clone()).collect()
+        let attached = |holding: &Holding| Attached {
+            device: holding.device.name.clone(),
+            attachment: holding.held.attachment(),
+            xdp: holding.xdp.as_ref().map(|(mode, _)| *mode),
+        };
+        self.devices.iter().map(attached).collect()
     }
 }
 
@@ -166,60 +199,30 @@ impl Drop for Attachments {
     }
 }
 
-fn links(
-    ebpf: &mut Ebpf,
-    device: &Device,
-    hooks: &[(TcAttachType, Leads)],
-    attachment: Attachment,
-) -> Result<Vec<SchedClassifierLink>, KernelError> {
-    let failed = |source: ProgramError| {
-        error::device(&device.name, &format!("attaching by {} to", attachment.as_str()), source)
+/// Whether the device, and everything on it, has gone before us.
+fn is_gone(source: &Cause) -> bool {
+    matches!(error::number(source.as_ref()), Some(Errno::ENODEV | Errno::ENOENT))
+}
+
+fn hold<'a>(mut links: impl Iterator<Item = &'a Link>) -> Result<bool, Errno> {
+    links.try_fold(true, |all, link| Ok(all && link.holds()?))
+}
+
+/// The index of a device of this thread's network namespace, by its name.
+fn index(device: &Device) -> Result<u32, Cause> {
+    Ok(if_nametoindex(device.name.as_str())?)
+}
+
+/// The programs of a device: one for either hook, or for egress only where both directions pass it.
+fn programs(device: &Device) -> Vec<Program> {
+    let hooks: &[(Hook, Leads)] = match device.toward_server {
+        Toward::Ingress => &[(Hook::Ingress, Leads::ToServer), (Hook::Egress, Leads::ToClient)],
+        Toward::Egress => &[(Hook::Egress, Leads::ToServer), (Hook::Ingress, Leads::ToClient)],
+        Toward::Both => &[(Hook::Egress, Leads::Either)],
     };
-    let mut links = Vec::with_capacity(hooks.len());
-    for &(hook, leads) in hooks {
-        let program = object::program(ebpf, Entry { layer: device.layer, leads }.name())?;
-        let options = match attachment {
-            // First, because a program before ours could keep packets from it; ours keeps none from those behind.
-            Attachment::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
-            Attachment::Clsact => TcAttachOptions::Netlink(NlOptions {
-                priority: PRIORITY,
-                handle: HANDLE,
-                ..NlOptions::default()
-            }),
-        };
-        let id = program.attach_with_options(&device.name, hook, options).map_err(failed)?;
-        links.push(program.take_link(id).map_err(failed)?);
-    }
-    Ok(links)
-}
-
-/// Makes sure that a device has `clsact`; gives the device's index when it had none before.
-fn add_clsact(device: &str) -> Result<Option<u32>, KernelError> {
-    match tc::qdisc_add_clsact(device) {
-        Ok(()) => if_nametoindex(device)
-            .map(Some)
-            .map_err(|number| error::device(device, "adding clsact to", io::Error::from(number))),
-        Err(error) if error::number(&error) == Some(Errno::EEXIST) => Ok(None),
-        Err(error) => Err(error::device(device, "adding clsact to", error)),
-    }
-}
-
-/// Removes the filters that an agent left when it was killed.
-fn sweep(device: &Device) -> Result<(), KernelError> {
-    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
-        for name in PROGRAMS {
-            match tc::qdisc_detach_program(&device.name, hook, name) {
-                Ok(()) => tracing::info!(
-                    device = device.name,
-                    name,
-                    "removed a filter left by an agent that was killed"
-                ),
-                Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                // No clsact, no filters.
-                Err(error) if matches!(error::number(&error), Some(Errno::EINVAL | Errno::ENOENT)) => {}
-                Err(error) => return Err(error::device(&device.name, "looking for filters on", error)),
-            }
-        }
-    }
-    Ok(())
+    let program = |&(hook, leads): &(Hook, Leads)| Program {
+        hook,
+        name: Entry::Tc { layer: device.layer, leads }.name(),
+    };
+    hooks.iter().map(program).collect()
 }

@@ -1,4 +1,4 @@
-//! The memory that the agent shares with the running programs: switch, sample, heartbeat, and who is asleep.
+//! The memory that the agent shares with the running programs: switch, sample, heartbeat, ports, and who is asleep.
 //!
 //! A write is one store: no system call, no privilege, and no field ever overwrites another.
 #![expect(unsafe_code, reason = "a map is mapped into memory, and its fields are shared with the kernel")]
@@ -58,7 +58,21 @@ impl Control {
     pub(super) fn set_sample(&self, share: Share) {
         // SAFETY: as in `beat`.
         let sample = unsafe { AtomicU32::from_ptr(addr_of_mut!((*self.record.as_ptr()).sample)) };
-        sample.store(threshold(share), Ordering::Relaxed);
+        sample.store(share.threshold(), Ordering::Relaxed);
+    }
+
+    /// Captures the ports in these inclusive ranges.
+    pub(super) fn set_ports(&self, ranges: &[(u16, u16)]) {
+        for port in ranges.iter().flat_map(|&(first, last)| first..=last) {
+            // SAFETY: as in `beat`.
+            unsafe { set_port(addr_of_mut!((*self.record.as_ptr()).ports), port, true) };
+        }
+    }
+
+    /// Puts a port into the set of our own sockets' ports, or takes it out.
+    pub(super) fn set_own_port(&self, port: u16, own: bool) {
+        // SAFETY: as in `beat`.
+        unsafe { set_port(addr_of_mut!((*self.record.as_ptr()).own_ports), port, own) };
     }
 
     /// Says whether the consumer of a shard is about to block. After saying so it must look at its ring once more.
@@ -83,6 +97,21 @@ impl Drop for Control {
     }
 }
 
+/// Puts a port into a set that the programs read, or takes it out.
+///
+/// # Safety
+/// The set must be within a mapping, and aligned.
+unsafe fn set_port(ports: *mut abi::Ports, port: u16, within: bool) {
+    let (word, bit) = abi::Ports::place(port);
+    // SAFETY: by the contract of this function; a port has 16 bits, so the word is in bounds.
+    let word = unsafe { AtomicU64::from_ptr(ports.cast::<u64>().add(word)) };
+    if within {
+        word.fetch_or(bit, Ordering::Relaxed)
+    } else {
+        word.fetch_and(!bit, Ordering::Relaxed)
+    };
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC`, the clock of the kernel programs.
 pub(super) fn monotonic() -> u64 {
     nanoseconds(ClockId::CLOCK_MONOTONIC)
@@ -93,33 +122,4 @@ pub(super) fn nanoseconds(clock: ClockId) -> u64 {
     let Ok(now) = clock_gettime(clock) else { return 0 };
     let (seconds, nanoseconds) = (now.tv_sec(), now.tv_nsec());
     u64::try_from(seconds).unwrap_or(0) * 1_000_000_000 + u64::try_from(nanoseconds).unwrap_or(0)
-}
-
-/// The hash below which a flow is in the sample.
-fn threshold(Share(share): Share) -> u32 {
-    if share >= 1.0 {
-        return abi::SAMPLE_ALL;
-    }
-    // Saturates at both ends, and takes NaN for nothing. One below: `SAMPLE_ALL` itself means "do not even ask".
-    ((share * f64::from(u32::MAX)) as u32).min(abi::SAMPLE_ALL - 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_becomes_the_matching_part_of_all_hashes() {
-        for (share, expected) in [
-            (0.0, 0),
-            (-1.0, 0),
-            (f64::NAN, 0),
-            (0.25, 0x3FFF_FFFF),
-            (0.999_999_999_999, u32::MAX - 1),
-            (1.0, abi::SAMPLE_ALL),
-            (7.0, abi::SAMPLE_ALL),
-        ] {
-            assert_eq!(threshold(Share(share)), expected, "{share}");
-        }
-    }
 }

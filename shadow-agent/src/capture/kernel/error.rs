@@ -11,6 +11,13 @@ use aya::programs::ProgramError;
 use aya::programs::tc::TcError;
 use nix::errno::Errno;
 
+use crate::privileges::{KernelVersion, locked_memory};
+
+mod xdp;
+
+pub(super) use xdp::program as xdp_program;
+pub use xdp::{XdpObstacle, XdpProgram};
+
 /// Whatever lies beneath an error, for the log.
 pub(super) type Cause = Box<dyn Error + Send + Sync>;
 
@@ -55,6 +62,41 @@ pub enum KernelError {
         #[source]
         source: Cause,
     },
+    /// Something of others leaves no place for our filters on a device without TCX. Nothing was changed.
+    #[error(
+        "capture.interfaces: {by} on {device}, so that clsact filters cannot be attached: {}, or leave {device} out; from \
+         Linux 6.6 on, TCX needs no such place",
+        .by.remedy()
+    )]
+    Occupied {
+        /// The device's name.
+        device: String,
+        /// What it is.
+        by: Occupant,
+    },
+    /// XDP programs need a newer kernel than this one.
+    #[error(
+        "capture.mode xdp needs Linux {floor}, and this is {running}: set it to tc, which captures the same",
+        floor = KernelVersion::XDP
+    )]
+    XdpKernel {
+        /// This kernel.
+        running: KernelVersion,
+        /// Its answer.
+        #[source]
+        source: Cause,
+    },
+    /// A device does not take our XDP program. Nothing on it was changed.
+    #[error("capture.mode xdp cannot be had on {device}: {obstacle}: {}", .obstacle.remedy())]
+    Xdp {
+        /// The device's name.
+        device: String,
+        /// Why not.
+        obstacle: XdpObstacle,
+        /// The kernel's answer.
+        #[source]
+        source: Cause,
+    },
     /// The verifier did not accept a program.
     #[error(
         "the kernel's verifier rejects program {program}; please report this with the log that follows:\n{log}"
@@ -69,13 +111,35 @@ pub enum KernelError {
         source: Cause,
     },
     /// The kernel is out of memory, or a limit on locked memory or of the cgroup is reached.
-    #[error("there is no memory for {what}: make capture.rings.size smaller, or raise the memory limit")]
+    #[error(
+        "there is no memory for {what}: make capture.rings.size smaller, or raise the memory limit (before Linux 5.11: \
+         RLIMIT_MEMLOCK)"
+    )]
     Memory {
         /// What was tried.
         what: String,
         /// The kernel's answer.
         #[source]
         source: Cause,
+    },
+    /// The process, or the system, has too many files open.
+    #[error(
+        "no more files may be open, and {what} is one: raise the limit (`ulimit -n`, LimitNOFILE= in systemd)"
+    )]
+    OpenFiles {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        #[source]
+        source: Cause,
+    },
+    /// More sockets of the agent than the programs can leave alone.
+    #[error(
+        "the agent has {limit} connections, and no more can be kept out of the capture: lower replay.concurrency"
+    )]
+    OwnSockets {
+        /// How many there can be.
+        limit: u32,
     },
     /// More networks than the trie holds.
     #[error("capture.cidrs comes to {count} networks, and there can be {limit}: merge some")]
@@ -134,14 +198,61 @@ pub enum KernelError {
     },
 }
 
+/// What takes the place of our filters on a device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Occupant {
+    /// Another queueing discipline for incoming packets, which has no hook for outgoing ones.
+    #[error("there is a queueing discipline `{0}` of another program")]
+    Discipline(String),
+    /// A `clsact` whose filters are kept elsewhere, together with those of other devices.
+    #[error("there is a clsact with a shared block of another program")]
+    SharedBlock,
+    /// A filter of another type or protocol that has our priority.
+    #[error("another program has a `{kind}` filter with priority {priority}")]
+    Filter {
+        /// Our priority.
+        priority: u16,
+        /// Its classifier.
+        kind: String,
+    },
+    /// As many agents as there can be.
+    #[error("{0} agents capture already, which is as many as there can be")]
+    Agents(u16),
+    /// Another agent that is attaching or detaching, and does not get done with it.
+    #[error("another agent has been attaching or detaching for seconds")]
+    Turn,
+}
+
+impl Occupant {
+    const fn remedy(&self) -> &'static str {
+        match self {
+            Occupant::Discipline(_) => "have its owner use clsact, which does the same and more",
+            Occupant::SharedBlock => "have its owner use a block of the device's own",
+            Occupant::Filter { .. } => "have its owner choose another priority",
+            Occupant::Agents(_) => "stop one of them",
+            Occupant::Turn => "stop it if it hangs, or try again",
+        }
+    }
+}
+
 /// Sorts an error by the number that the kernel gave.
 pub(super) fn classify(what: impl Into<String>, source: impl Into<Cause>) -> KernelError {
     let (what, source) = (what.into(), source.into());
     match number(source.as_ref()) {
         Some(Errno::EPERM) => KernelError::Privilege { what, source },
         Some(Errno::ENOMEM) => KernelError::Memory { what, source },
+        Some(Errno::EMFILE | Errno::ENFILE) => KernelError::OpenFiles { what, source },
         Some(Errno::EOPNOTSUPP | Errno::ENOSYS) => KernelError::Unsupported { what, source },
         _ => KernelError::Refused { what, source },
+    }
+}
+
+/// As [`classify`], for what is made in the kernel: one that counts it as locked memory says that the limit is reached as
+/// if privileges were missing, and whoever gets here was found to have them.
+fn classify_made(what: String, source: impl Into<Cause>, locked_memory: bool) -> KernelError {
+    match classify(what, source) {
+        KernelError::Privilege { what, source } if locked_memory => KernelError::Memory { what, source },
+        error => error,
     }
 }
 
@@ -152,6 +263,7 @@ pub(super) fn map(name: &str, source: MapError) -> KernelError {
     match number(&source) {
         // A kernel that does not know a type of map or a flag says so.
         Some(Errno::EINVAL) if created => KernelError::Unsupported { what, source: source.into() },
+        _ if created => classify_made(what, source, locked_memory::counts(KernelVersion::running())),
         _ => classify(what, source),
     }
 }
@@ -174,14 +286,18 @@ pub(super) fn load(source: EbpfError) -> KernelError {
 pub(super) fn program(name: &str, source: ProgramError) -> KernelError {
     let what = format!("loading program {name}");
     let ProgramError::LoadError { verifier_log, .. } = &source else { return classify(what, source) };
+    if let Some(number @ (Errno::EMFILE | Errno::ENFILE)) = number(&source) {
+        // It was verified, and there was no descriptor for it: the log is of no use.
+        return classify(what, io::Error::from(number));
+    }
     let log = verifier_log.to_string();
-    // Without CAP_PERFMON the verifier forbids arithmetic on pointers, in these words.
-    if log.contains("prohibited for !root") {
+    // Without CAP_PERFMON the verifier forbids arithmetic on pointers, and in old kernels comparing them, in these words.
+    if ["prohibited for !root", "pointer comparison prohibited"].iter().any(|words| log.contains(words)) {
         return KernelError::Privilege { what, source: source.into() };
     }
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     if lines.is_empty() {
-        return classify(what, source);
+        return classify_made(what, source, locked_memory::counts(KernelVersion::running()));
     }
     let log = lines.get(lines.len().saturating_sub(LOG_TAIL)..).unwrap_or_default().join("\n");
     KernelError::Verifier { program: name.into(), log, source: source.into() }
@@ -212,6 +328,9 @@ pub(super) fn number(error: &(dyn Error + 'static)) -> Option<Errno> {
 fn own_number(error: &(dyn Error + 'static)) -> Option<i32> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return error.raw_os_error();
+    }
+    if let Some(number) = error.downcast_ref::<Errno>() {
+        return Some(*number as i32);
     }
     match error.downcast_ref::<ProgramError>() {
         Some(ProgramError::IOError(error)) => return error.raw_os_error(),
@@ -270,6 +389,11 @@ mod tests {
         let long: String = (0..100).map(|line| format!("line {line}\n\n")).collect();
         let Verifier { log, .. } = program("p", rejected(&long)) else { panic!("not the verifier") };
         assert!(log.starts_with("line 88\nline 89") && log.ends_with("line 99"), "{log}");
+        for (locked_memory, start) in
+            [(true, "there is no memory for map RINGS"), (false, "the kernel does not permit map RINGS")]
+        {
+            check(classify_made("map RINGS".into(), refused(Errno::EPERM), locked_memory), start);
+        }
         let unknown = MapError::CreateError {
             name: "RINGS".into(),
             io_error: io::Error::from_raw_os_error(Errno::EINVAL as i32),

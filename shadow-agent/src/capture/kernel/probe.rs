@@ -6,9 +6,15 @@ use std::thread;
 
 use aya::maps::MapType;
 use aya::programs::tc::qdisc_add_clsact;
-use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
+use aya::programs::{ProgramType, SchedClassifier, TcAttachType, loaded_programs};
 use aya::sys::{is_map_supported, is_program_supported};
 use nix::sched::{CloneFlags, unshare};
+
+use super::attach::clsact::Ours;
+use super::attach::{lock, xdp};
+use super::error::XdpProgram;
+use crate::capture::interfaces::Device;
+use crate::capture::interfaces::netlink::Filter;
 
 /// The answer to "can the kernel do it".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +116,40 @@ pub fn tcx_programs(interface: &str) -> io::Result<Vec<(&'static str, String)>> 
         }));
     }
     Ok(found)
+}
+
+/// Whether mode xdp uses XDP on a device; elsewhere it captures at TC alone.
+#[must_use]
+pub fn takes_xdp(device: &Device) -> bool {
+    xdp::entry(device).is_some()
+}
+
+/// The XDP program that has a number, with its name if the kernel tells us.
+#[must_use]
+pub fn xdp_program(id: u32) -> XdpProgram {
+    let found = loaded_programs().flatten().find(|program| program.id() == id);
+    let name = found.and_then(|program| program.name_as_str().map(str::to_owned));
+    XdpProgram { id, name: name.filter(|name| !name.is_empty()) }
+}
+
+/// Whose filter of ours one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// An agent that runs.
+    Running {
+        /// Its place among the agents on the device.
+        slot: u16,
+    },
+    /// An agent that was killed; the filter does nothing, and the next start removes it.
+    Killed,
+}
+
+/// Whose a filter of a device of this thread's network namespace is; `None` unless it is an agent's.
+#[must_use]
+pub fn owner(index: u32, filter: &Filter) -> Option<Owner> {
+    let slot = Ours::recognise(filter)?.slot;
+    // What cannot be asked is taken for running, which is what not to disturb.
+    Some(if lock::is_held(index, slot).unwrap_or(true) { Owner::Running { slot } } else { Owner::Killed })
 }
 
 /// The system's error within one of aya's.

@@ -1,120 +1,166 @@
-//! Removes a `clsact` queueing discipline that this process added, once nobody has a filter in it any more.
+//! Changes TC through rtnetlink: adds and removes `clsact`, and one filter at a time.
 //!
-//! aya adds one but has no way to take it off. This speaks just enough rtnetlink for that, and touches nothing else.
+//! A filter is named by all that the kernel knows it by: device, hook, priority, protocol, classifier and handle. No request
+//! here can reach another one. Whose it is, and whether it should go, is decided by the caller.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
+};
+use nix::libc::ETH_P_ALL;
 
-// From linux/rtnetlink.h, linux/netlink.h and linux/pkt_sched.h.
-const RTM_DELQDISC: u16 = 37;
-const RTM_GETTFILTER: u16 = 46;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const TC_H_CLSACT: u32 = 0xFFFF_FFF1;
-/// The discipline itself: `ffff:`.
-const HANDLE: u32 = 0xFFFF_0000;
-/// Its two hooks: ingress and egress.
-const HOOKS: [u32; 2] = [0xFFFF_FFF2, 0xFFFF_FFF3];
+use crate::capture::interfaces::netlink::{self, Connection, Filter};
 
-/// Bytes of a message header and of `struct tcmsg`.
-const HEADER: usize = 16;
-const REQUEST: u32 = 36;
-/// More than the kernel puts into one answer.
-const ANSWER: usize = 64 * 1024;
+/// The discipline that has a hook for either direction.
+pub(super) const CLSACT: &str = "clsact";
+/// The classifier of our filters.
+const BPF: &str = "bpf";
 
-/// Removes the discipline from a device of the calling thread's namespace if it is empty; says whether it did.
-pub(super) fn remove_if_empty(ifindex: u32) -> io::Result<bool> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-    for hook in HOOKS {
-        if ask(&socket, RTM_GETTFILTER, NLM_F_DUMP, ifindex, 0, hook)? > 0 {
-            return Ok(false);
+/// A side of `clsact`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// Packets that come in.
+    Ingress,
+    /// Packets that go out.
+    Egress,
+}
+
+impl Hook {
+    pub(super) const ALL: [Hook; 2] = [Hook::Ingress, Hook::Egress];
+
+    /// Its name, as in [`Filter::hook`].
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
         }
     }
-    ask(&socket, RTM_DELQDISC, NLM_F_ACK, ifindex, HANDLE, TC_H_CLSACT)?;
-    Ok(true)
-}
 
-/// Sends one request, and gives the number of objects in the answer.
-fn ask(socket: &OwnedFd, kind: u16, flags: u16, ifindex: u32, handle: u32, parent: u32) -> io::Result<usize> {
-    let mut request = Vec::with_capacity(REQUEST as usize);
-    request.extend(REQUEST.to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    // Sequence number and port: one request at a time needs neither. Then the family, with its padding.
-    request.extend([0; 12]);
-    for field in [ifindex, handle, parent, 0] {
-        request.extend(field.to_ne_bytes());
-    }
-    send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
-    let mut answer = vec![0; ANSWER];
-    let mut objects = 0;
-    loop {
-        let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        let mut rest = answer.get(..length).unwrap_or_default();
-        if rest.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        while !rest.is_empty() {
-            let message = Message::first(rest).ok_or(io::ErrorKind::InvalidData)?;
-            match message.kind {
-                NLMSG_DONE => return Ok(objects),
-                NLMSG_ERROR => {
-                    return match message.number {
-                        0 => Ok(objects),
-                        number => Err(Errno::from_raw(-number).into()),
-                    };
-                }
-                _ => objects += 1,
-            }
-            rest = rest.get(message.length.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
-}
-
-/// One message of an answer.
-#[derive(Debug, PartialEq)]
-struct Message {
-    length: usize,
-    kind: u16,
-    /// What follows the header: the negative error number of an error message.
-    number: i32,
-}
-
-impl Message {
-    /// The message at the start of `bytes`.
-    fn first(bytes: &[u8]) -> Option<Message> {
-        let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
-        let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-        let number = bytes
-            .get(HEADER..)
-            .and_then(|body| body.first_chunk())
-            .map_or(0, |field| i32::from_ne_bytes(*field));
-        (HEADER..=bytes.len()).contains(&length).then_some(Message { length, kind, number })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_told_apart_and_never_longer_than_what_there_is() {
-        let message = |length: u32, kind: u16, number: i32| {
-            [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], &number.to_ne_bytes()].concat()
+    const fn parent(self) -> TcHandle {
+        let minor = match self {
+            Hook::Ingress => TcHandle::MIN_INGRESS,
+            Hook::Egress => TcHandle::MIN_EGRESS,
         };
-        let check = |bytes: &[u8], expected: Option<Message>| assert_eq!(Message::first(bytes), expected);
-        check(&message(20, NLMSG_ERROR, -2), Some(Message { length: 20, kind: NLMSG_ERROR, number: -2 }));
-        check(&message(16, NLMSG_DONE, 0)[..16], Some(Message { length: 16, kind: NLMSG_DONE, number: 0 }));
-        check(&message(21, 44, 0), None);
-        check(&message(15, 44, 0), None);
-        check(&[], None);
-        check(&[16, 0, 0], None);
+        TcHandle { major: TcHandle::CLSACT.major, minor }
+    }
+}
+
+/// What names a filter on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Where it is.
+    pub(super) hook: Hook,
+    /// Lower ones run first.
+    pub(super) priority: u16,
+    /// Its name among those of its priority; never 0, which means all of them.
+    pub(super) handle: u32,
+}
+
+/// TC of one device, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub(super) struct Tc {
+    connection: Connection,
+    index: u32,
+}
+
+impl Tc {
+    /// TC of the device with this index.
+    pub(super) fn open(index: u32) -> io::Result<Tc> {
+        Ok(Tc { connection: Connection::open()?, index })
+    }
+
+    /// The device's index.
+    pub(super) const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The kind of the queueing discipline that is where `clsact` would be: itself, or `ingress`.
+    pub(super) fn discipline(&mut self) -> io::Result<Option<String>> {
+        // The kernel does not narrow this dump to a device.
+        let all =
+            self.connection.dump(RouteNetlinkMessage::GetQueueDiscipline(self.message(TcHandle::UNSPEC)))?;
+        Ok(all.into_iter().find_map(|message| {
+            let RouteNetlinkMessage::NewQueueDiscipline(message) = message else { return None };
+            if u32::try_from(message.header.index) != Ok(self.index)
+                || message.header.parent != TcHandle::CLSACT
+            {
+                return None;
+            }
+            message.attributes.into_iter().find_map(|attribute| match attribute {
+                TcAttribute::Kind(kind) => Some(kind),
+                _ => None,
+            })
+        }))
+    }
+
+    /// Adds `clsact`; `EEXIST` if it or `ingress` is there.
+    pub(super) fn add_clsact(&mut self) -> io::Result<()> {
+        let ask = RouteNetlinkMessage::NewQueueDiscipline(self.clsact());
+        self.connection.change(ask, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes `clsact`, with every filter in it.
+    pub(super) fn remove_clsact(&mut self) -> io::Result<()> {
+        let ask = RouteNetlinkMessage::DelQueueDiscipline(self.clsact());
+        self.connection.change(ask, 0)
+    }
+
+    /// Whether nobody has a filter at either hook.
+    pub(super) fn is_empty(&mut self) -> io::Result<bool> {
+        for hook in Hook::ALL {
+            let ask = RouteNetlinkMessage::GetTrafficFilter(self.message(hook.parent()));
+            if self.connection.count(ask)? > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The filters of one priority, at both hooks.
+    pub(super) fn filters(&mut self, priority: u16) -> io::Result<Vec<Filter>> {
+        netlink::filters_of(&mut self.connection, self.index, Some(priority))
+    }
+
+    /// Adds a filter whose program decides by itself; `EEXIST` if the place is taken.
+    pub(super) fn add_filter(&mut self, place: Place, program: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        let mut message = self.filter(place);
+        message.attributes.push(TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name.into())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]));
+        let ask = RouteNetlinkMessage::NewTrafficFilter(message);
+        self.connection.change(ask, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes a filter; `ENOENT` if there is none in that place.
+    pub(super) fn remove_filter(&mut self, place: Place) -> io::Result<()> {
+        let ask = RouteNetlinkMessage::DelTrafficFilter(self.filter(place));
+        self.connection.change(ask, 0)
+    }
+
+    fn clsact(&self) -> TcMessage {
+        let mut message = self.message(TcHandle::CLSACT);
+        message.header.handle = TcHandle { major: TcHandle::CLSACT.major, minor: 0 };
+        message.attributes.push(TcAttribute::Kind(CLSACT.into()));
+        message
+    }
+
+    fn filter(&self, place: Place) -> TcMessage {
+        let mut message = self.message(place.hook.parent());
+        message.header.handle = place.handle.into();
+        // All protocols, in the order of bytes of a network.
+        message.header.info = u32::from(place.priority) << 16 | u32::from((ETH_P_ALL as u16).to_be());
+        message.attributes.push(TcAttribute::Kind(BPF.into()));
+        message
+    }
+
+    fn message(&self, parent: TcHandle) -> TcMessage {
+        let index = i32::try_from(self.index).unwrap_or_default();
+        TcMessage::from_parts(TcHeader { index, parent, ..TcHeader::default() }, Vec::new())
     }
 }

@@ -14,7 +14,7 @@ use aya::maps::{ArrayOfMaps, Map, MapData, RingBuf};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::ClockId;
-use shadow_ebpf::abi::{RecordHeader, direction};
+use shadow_ebpf::abi::{RecordHeader, direction, notice};
 
 use super::control::{self, Control};
 use super::error::{self, KernelError};
@@ -23,10 +23,13 @@ use super::tables::Rings;
 use crate::capture::{Direction, Segment, SegmentSource, TcpFlags};
 use crate::exchange::Timestamp;
 
-/// How long an awake consumer waits before it looks again: the most that a segment waits while traffic flows.
+/// How long an awake consumer waits before it looks again: the most that a segment waits while traffic flows. A ring in
+/// which nothing came meanwhile is quiet, and its consumer goes to sleep.
 const TICK: Duration = Duration::from_millis(2);
-/// How long a ring must be quiet before its consumer goes to sleep.
-const QUIET: Duration = Duration::from_millis(10);
+/// The same under load, where fewer turns are worth more than a little time.
+const LOAD_TICK: Duration = Duration::from_millis(4);
+/// So many records in one tick are load.
+const LOAD: usize = 64;
 /// The most records handed over at once, so that a shard under load gets to its other duties.
 const BATCH: usize = 1024;
 /// `BPF_MAP_TYPE_RINGBUF`.
@@ -37,10 +40,11 @@ pub struct RingSource {
     ring: RingBuf<MapData>,
     shard: usize,
     control: Arc<Control>,
-    /// Nanoseconds from the kernel's clock to Unix time.
+    /// Nanoseconds from the kernel's clock to Unix time when capture began. It stays as it was, so that a wall clock
+    /// that is set stretches no exchange under way.
     epoch: u64,
-    /// When the last record was seen.
-    busy: Instant,
+    /// Records since the last wait.
+    fresh: usize,
 }
 
 /// Creates the rings and gives them to the programs.
@@ -52,6 +56,7 @@ pub(super) fn create(
     let failed = |source| error::map("RINGS", source);
     let mut rings: ArrayOfMaps<&mut MapData, RingBuf<MapData>> =
         object::map_mut(ebpf, "RINGS")?.try_into().map_err(failed)?;
+    let epoch = epoch(control::nanoseconds(ClockId::CLOCK_REALTIME), control::monotonic());
     let mut sources = Vec::with_capacity(plan.shards.into());
     for shard in 0..plan.shards {
         let definition = aya_obj::Map::new_from_params(RINGBUF, 0, 0, plan.size, 0);
@@ -59,7 +64,7 @@ pub(super) fn create(
         let ring = RingBuf::try_from(Map::RingBuf(ring)).map_err(failed)?;
         rings.set(shard.into(), &ring, 0).map_err(failed)?;
         let (shard, control) = (shard.into(), Arc::clone(control));
-        sources.push(RingSource { ring, shard, control, epoch: epoch(), busy: Instant::now() });
+        sources.push(RingSource { ring, shard, control, epoch, fresh: 0 });
     }
     Ok(sources)
 }
@@ -71,6 +76,13 @@ impl RingSource {
         self.shard
     }
 
+    /// Shows every record that is in the ring, whatever it is, and throws it away: for measurements.
+    pub fn discard(&mut self, look: &mut dyn FnMut(&[u8])) {
+        while let Some(record) = self.ring.next() {
+            look(&record);
+        }
+    }
+
     fn drain(&mut self, handle: &mut dyn FnMut(&Segment<'_>)) -> usize {
         let mut count = 0;
         while count < BATCH {
@@ -80,9 +92,7 @@ impl RingSource {
                 count += 1;
             }
         }
-        if count > 0 {
-            self.busy = Instant::now();
-        }
+        self.fresh += count;
         count
     }
 
@@ -113,12 +123,12 @@ impl SegmentSource for RingSource {
             if count > 0 || left.is_zero() {
                 return Ok(Some(count));
             }
-            if self.busy.elapsed() < QUIET {
-                self.wait(TICK.min(left))?;
+            let fresh = std::mem::take(&mut self.fresh);
+            if fresh > 0 {
+                let tick = if fresh < LOAD { TICK } else { LOAD_TICK };
+                self.wait(tick.min(left))?;
                 continue;
             }
-            // The wall clock may have been set meanwhile; no exchange is being timed now.
-            self.epoch = epoch();
             self.control.set_asleep(self.shard, true);
             let count = self.drain(handle);
             let waited = if count == 0 { self.wait(left) } else { Ok(()) };
@@ -131,9 +141,9 @@ impl SegmentSource for RingSource {
     }
 }
 
-/// Nanoseconds from `CLOCK_MONOTONIC` to Unix time.
-fn epoch() -> u64 {
-    control::nanoseconds(ClockId::CLOCK_REALTIME).saturating_sub(control::monotonic())
+/// Nanoseconds from `CLOCK_MONOTONIC` to Unix time, given both; 0 where the wall clock was never set.
+fn epoch(realtime: u64, monotonic: u64) -> u64 {
+    realtime.saturating_sub(monotonic)
 }
 
 /// A record as a segment; `None` for one that contradicts itself, which the programs do not write.
@@ -154,9 +164,32 @@ fn segment(record: &[u8], epoch: u64) -> Option<Segment<'_>> {
         },
         payload,
         missing: header.wire.saturating_sub(header.captured),
+        is_shed: header.notice == notice::SHED,
     })
 }
 
 fn address(octets: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::from(octets)).to_canonical(), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_unix_times_as_far_apart_as_on_the_kernel_s_clock() {
+        const NOW: u64 = 1_700_000_000_000_000_000;
+        for (realtime, monotonic) in [(NOW, 5_000), (0, 5_000), (5_000, 5_000), (NOW, 0)] {
+            let epoch = epoch(realtime, monotonic);
+            let at = |time: u64| {
+                let mut record = [0; size_of::<RecordHeader>()];
+                record[..8].copy_from_slice(&time.to_ne_bytes());
+                segment(&record, epoch).unwrap().time
+            };
+            assert_eq!(at(monotonic), Timestamp(realtime.max(monotonic)), "{realtime} {monotonic}");
+            assert_eq!(at(monotonic + 7).since(at(monotonic)), Duration::from_nanos(7));
+            assert_eq!(at(monotonic).since(at(monotonic + 7)), Duration::ZERO);
+            assert_eq!(at(u64::MAX), Timestamp(u64::MAX), "at the end of time");
+        }
+    }
 }

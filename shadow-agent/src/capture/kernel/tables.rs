@@ -1,9 +1,10 @@
-//! Works out what goes into the kernel's tables: ports, networks, and the sizes of rings.
+//! Works out what goes into the kernel's tables: networks, and the sizes of rings.
 //!
 //! Pure: nothing here touches the kernel.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::num::NonZero;
 use std::thread;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -11,14 +12,12 @@ use shadow_ebpf::abi::networks::{CLIENT_EXCLUDE, CLIENT_INCLUDE, SERVER_EXCLUDE,
 use shadow_ebpf::abi::{MAX_NETWORKS, MAX_SHARDS};
 
 use super::error::KernelError;
-use crate::config::Networks;
+use crate::config::{Capture, Networks};
 
 /// The least size of a ring: room for a few records of the largest size.
-const MIN_RING: u64 = 256 * 1024;
+pub(super) const MIN_RING: u64 = 256 * 1024;
 /// The largest size of a ring.
 const MAX_RING: u64 = 1 << 30;
-/// The most rings when nobody says how many.
-const AUTO_SHARDS: u16 = 4;
 
 /// How many rings, and their size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +30,8 @@ pub(super) struct Rings {
 
 /// Splits `size` bytes over the rings, rounding down to a power of two each.
 pub(super) fn rings(size: u64, shards: Option<u16>) -> Result<Rings, KernelError> {
-    let shards = shards.unwrap_or_else(|| {
-        let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get().min(AUTO_SHARDS.into()));
-        u16::try_from(cpus).unwrap_or(AUTO_SHARDS)
-    });
+    let cpus = || thread::available_parallelism().map_or(1, NonZero::get);
+    let shards = shards.unwrap_or_else(|| Capture::auto_shards(cpus()));
     if shards == 0 || usize::from(shards) > MAX_SHARDS {
         return Err(KernelError::Shards { shards, limit: MAX_SHARDS });
     }
@@ -44,19 +41,6 @@ pub(super) fn rings(size: u64, shards: Option<u16>) -> Result<Rings, KernelError
     }
     // In range: MAX_RING fits in 31 bits.
     Ok(Rings { shards, size: 1 << share.ilog2() })
-}
-
-/// The bitmap of inclusive port ranges.
-pub(super) fn ports(ranges: &[(u16, u16)]) -> [u64; 1024] {
-    let mut bitmap = [0; 1024];
-    for &(first, last) in ranges {
-        for port in first..=last {
-            if let Some(word) = bitmap.get_mut(usize::from(port >> 6)) {
-                *word |= 1 << (port & 63);
-            }
-        }
-    }
-    bitmap
 }
 
 /// A prefix in the trie, IPv4 as IPv4-mapped IPv6.

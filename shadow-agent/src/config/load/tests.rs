@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::super::{Credentials, Polarity, Share, Side, show};
+use super::super::{Credentials, Mode, NetNs, Polarity, Share, Side, XdpMode, show};
 use super::*;
 use crate::cli::{Cli, Command};
 
@@ -78,7 +78,9 @@ const EVERY_KEY: &str = r#"
 enabled: false
 capture:
   interfaces: [eth0, "veth*"]
-  mode: tc
+  netns: pid:7
+  mode: xdp
+  xdp: native
   ports: [8080, "9000-9010"]
   side: both
   polarity: egress
@@ -88,9 +90,10 @@ capture:
   seed: 7
   mark: 0x1234
   sample: 50%
+  budget: 100MiB/s
   rings: { size: 16MiB, shards: 2 }
   kernel_log: true
-limits: { flows: 1024, flow_buffer: 512KiB, total_buffer: 64MiB, body: 2MiB, exchange_timeout: 30s }
+limits: { flows: 1024, flow_buffer: 512KiB, total_buffer: 64MiB, body: 2MiB, exchange_timeout: 30s, cpu: 150% }
 select:
   methods: [GET, POST]
   only: ["/api/**"]
@@ -125,6 +128,8 @@ fn every_key_reaches_its_field() {
     let capture = &config.capture;
     assert_eq!(capture.interfaces, ["eth0", "veth*"]);
     assert_eq!(capture.ports, [(8080, 8080), (9000, 9010)]);
+    assert_eq!((&capture.netns, capture.mode), (&Some(NetNs::Pid(7)), Mode::Xdp(XdpMode::Native)));
+    assert_eq!((capture.budget, config.limits.cpu), (Some(100 << 20), Some(Share(1.5))));
     assert_eq!((capture.side, capture.polarity), (Side::Both, Polarity::Egress));
     assert_eq!((capture.seed, capture.mark, capture.sample), (7, 0x1234, Share(0.5)));
     assert_eq!((capture.ring_size, capture.shards, capture.kernel_log), (16 << 20, Some(2), true));
@@ -280,7 +285,7 @@ fn variables_of_kubernetes_services_are_passed_over() {
 fn values_given_on_the_way_are_refused_with_where_they_were_given() {
     let cases: [(Pairs<'_>, &str, &str); 6] = [
         (&[], "--sample 250%", "--sample: `250%` is not a share; write one from 0% to 100%, such as 25%"),
-        (&[], "--mode xdp", "--mode: `xdp` is not supported by this version yet; write tc"),
+        (&[], "--mode pcap", "--mode: `pcap` is not possible; write tc or xdp"),
         (
             &[("SHADOW_AGENT_CONCURRENCY", "0")],
             "",

@@ -1,6 +1,7 @@
 //! A shadow host that does what a test tells it, byte by byte. It understands no more HTTP than where a request ends.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -105,6 +106,11 @@ impl Peer {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// The local end of the client's socket, as it connected.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.stream.peer_addr().unwrap()
     }
 
     pub(crate) async fn send(&mut self, bytes: &str) {

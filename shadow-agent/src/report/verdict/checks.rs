@@ -63,8 +63,8 @@ pub(crate) fn possible_mismatches(book: &TargetBook) -> Option<f64> {
 /// The share of exchanges lost on the way, dropped because a target or the agent could not take them, or not
 /// expressible to the candidate.
 ///
-/// What was lost because the agent stopped says nothing about the evidence and is left out; so is what the operator
-/// wished to be dropped (rate limit, kill switch). Too much loss is a lack of evidence and not a fault of the candidate,
+/// What was lost because the agent stopped, or because it lowered sampling, says nothing about the evidence and is left
+/// out; so is what the operator wished to be dropped (rate limit, kill switch). Too much loss is a lack of evidence and not a fault of the candidate,
 /// with one exception: what its circuit breaker held back while the `baseline` took its share fails it.
 pub(crate) fn loss(
     ledger: &ledger::Snapshot,
@@ -79,11 +79,17 @@ pub(crate) fn loss(
         counts.copied().unwrap_or(0)
     };
     let refused = held_back(target).saturating_sub(baseline.map_or(0, held_back));
-    let lost =
-        LostReason::ALL.iter().zip(&ledger.lost).filter(|(reason, _)| **reason != LostReason::Shutdown);
+    let ours = [LostReason::Shutdown, LostReason::SampledOut, LostReason::Shed];
+    let lost = LostReason::ALL.iter().zip(&ledger.lost).filter(|(reason, _)| !ours.contains(reason));
     let lost: Vec<_> = lost.map(|(reason, &count)| (reason.as_str(), count)).collect();
     let target = ledger.targets.get(target);
-    let dropped = [DropReason::Queue, DropReason::Breaker, DropReason::Concurrency, DropReason::Memory];
+    let dropped = [
+        DropReason::Queue,
+        DropReason::Breaker,
+        DropReason::Concurrency,
+        DropReason::Memory,
+        DropReason::Socket,
+    ];
     let dropped = dropped.map(|reason| {
         let count = target.and_then(|counts| counts.dropped.get(reason as usize));
         (reason.as_str(), count.copied().unwrap_or(0))

@@ -394,6 +394,13 @@ fn loss_counts_what_should_have_been_replayed_and_fails_nobody() {
         ),
         ("open at the end", lost(LostReason::Shutdown, 2_000), 0, Outcome::Pass, "0 lost or dropped"),
         (
+            "left out by the sample",
+            lost(LostReason::SampledOut, 2_000),
+            0,
+            Outcome::Pass,
+            "0 lost or dropped",
+        ),
+        (
             "too slow to take them",
             ShardBatch::default(),
             2_000,

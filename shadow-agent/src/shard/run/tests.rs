@@ -18,6 +18,8 @@ enum Poll {
     Exchange(u16),
     /// A request without a response, on a connection from that port.
     Request(u16),
+    /// The response to such a request.
+    Response(u16),
     /// Nothing is there, and from now on `stop` is set.
     Stop,
     /// The source fails.
@@ -35,6 +37,10 @@ fn request(port: u16, handle: &mut dyn FnMut(&Segment<'_>)) {
     send(port, true, b"GET / HTTP/1.1\r\n\r\n", handle);
 }
 
+fn response(port: u16, handle: &mut dyn FnMut(&Segment<'_>)) {
+    send(port, false, b"HTTP/1.1 204 No Content\r\n\r\n", handle);
+}
+
 fn send(port: u16, up: bool, payload: &[u8], handle: &mut dyn FnMut(&Segment<'_>)) {
     let (client, server) = (SocketAddr::from(([10, 0, 0, 1], port)), SocketAddr::from(([10, 0, 0, 2], 80)));
     let (source, destination, seq, ack) = if up { (client, server, 1, 1) } else { (server, client, 1, 19) };
@@ -48,6 +54,7 @@ fn send(port: u16, up: bool, payload: &[u8], handle: &mut dyn FnMut(&Segment<'_>
         direction: None,
         payload,
         missing: 0,
+        is_shed: false,
     });
 }
 
@@ -66,8 +73,12 @@ impl SegmentSource for Script {
         match self.polls.pop_front() {
             Some(Poll::Exchange(port)) => {
                 request(port, handle);
-                send(port, false, b"HTTP/1.1 204 No Content\r\n\r\n", handle);
+                response(port, handle);
                 Ok(Some(2))
+            }
+            Some(Poll::Response(port)) => {
+                response(port, handle);
+                Ok(Some(1))
             }
             Some(Poll::Request(port)) => {
                 request(port, handle);
@@ -171,6 +182,34 @@ fn the_kill_switch_skips_what_is_open_and_what_comes_later_is_rebuilt_again() {
     let end = ledger.snapshot();
     assert_eq!(end.skipped[SkipReason::Disabled as usize], 1);
     assert_eq!((end.lost_total(), end.in_flight, end.imbalance()), (0, 2, 0));
+}
+
+#[test]
+fn a_lower_sample_loses_what_is_open_in_the_flows_it_leaves_out_and_nothing_else() {
+    let (sender, _receiver) = backlog(256, 16 << 20);
+    let (ledger, control) = (Ledger::new(1, 1), Control::new(true));
+    let stop = Arc::new(AtomicBool::new(false));
+    // A hundred flows with an open request each, sampling down to half of them, one more exchange on each, and back.
+    let ports = || 1..=100_u16;
+    let (open, further) = (ports().map(Poll::Request), ports().map(Poll::Response));
+    let polls: Vec<_> = open.chain(further).chain(ports().map(|port| Poll::Exchange(200 + port))).collect();
+    let source = Script { polls: polls.into(), stop: stop.clone() };
+    let turns = Cell::new(0);
+    let beat = || {
+        turns.set(turns.get() + 1);
+        match turns.get() {
+            101 => control.set_sample(Share(0.5)),
+            201 => control.set_sample(Share::ALL),
+            _ => false,
+        };
+    };
+    let links = Links { shard: 0, ledger: &ledger, backlog: &sender, control: &control, stop: &stop };
+    run(source, pipeline(), &links, beat).unwrap();
+    let end = ledger.snapshot();
+    let lost = end.lost[LostReason::SampledOut as usize];
+    assert!((30..=70).contains(&lost), "{lost} of 100 flows");
+    assert_eq!((end.lost_total(), end.seen, end.imbalance()), (lost, 200, 0));
+    assert_eq!(end.in_flight, 200 - lost, "everything else is whole");
 }
 
 fn next(receiver: &mut Receiver) -> Option<Admitted> {

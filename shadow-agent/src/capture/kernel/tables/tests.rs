@@ -1,4 +1,4 @@
-//! Tables of ports, networks and ring sizes.
+//! Tables of networks and ring sizes.
 
 use super::*;
 
@@ -26,22 +26,13 @@ fn rings_are_powers_of_two_within_their_limits() {
 #[test]
 fn the_number_of_rings_follows_the_cpus_up_to_a_limit() {
     let chosen = rings(8 * MEBIBYTE, None).unwrap().shards;
-    assert!((1..=AUTO_SHARDS).contains(&chosen), "{chosen}");
+    assert!((1..=Capture::AUTO_SHARDS).contains(&chosen), "{chosen}");
 }
 
 #[test]
 fn a_ring_that_is_too_small_is_refused_with_the_numbers() {
     let error = rings(1000, Some(2)).unwrap_err().to_string();
     assert!(error.contains("1000 bytes for 2 rings") && error.contains("262144"), "{error}");
-}
-
-#[test]
-fn ports_are_bits() {
-    let bitmap = ports(&[(80, 80), (63, 65), (65_535, 65_535), (0, 0)]);
-    let set: Vec<u16> =
-        (0..=u16::MAX).filter(|port| bitmap[usize::from(port / 64)] >> (port % 64) & 1 == 1).collect();
-    assert_eq!(set, [0, 63, 64, 65, 80, 65_535]);
-    assert!(ports(&[(0, u16::MAX)]).iter().all(|word| *word == u64::MAX));
 }
 
 /// The lists that a look-up of the longest prefix finds, as the kernel's trie does it.

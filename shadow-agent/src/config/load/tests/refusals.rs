@@ -50,7 +50,6 @@ fn unknown_and_unsupported_keys_are_refused_by_name_and_line() {
     for (line, key) in [
         ("metrics: { listen: \"0.0.0.0:1\" }", "metrics"),
         ("store: { path: /var }", "store"),
-        ("limits: { cpu: 50% }", "limits.cpu"),
         ("compare: { tolerance: [{ path: \"$.a\", absolute: 1 }] }", "compare.tolerance"),
         ("compare: { unordered: [] }", "compare.unordered"),
         ("compare: { endpoints: [{ path: /a, critical: true }] }", "compare.endpoints[0].critical"),
@@ -62,8 +61,23 @@ fn unknown_and_unsupported_keys_are_refused_by_name_and_line() {
     }
     check_refused(&[
         (
-            &LEAST.replace("ports:", "budget: 1MiB/s, ports:"),
-            "line 1 of F: capture.budget: not supported by this version yet; leave it out",
+            &LEAST.replace("ports:", "budget: 0B/s, ports:"),
+            "line 1 of F: capture.budget: `0B/s` is too small to capture anything whole; write at least 64KiB/s, or \
+             `enabled: false` to copy nothing",
+        ),
+        (
+            &LEAST.replace("ports:", "budget: 100MiB, ports:"),
+            "line 1 of F: capture.budget: `100MiB` is not a number of bytes per second; write one such as 100MiB/s, or \
+             unlimited",
+        ),
+        (
+            &LEAST.replace("ports:", "netns: a/b, ports:"),
+            "line 1 of F: capture.netns: `a/b` is not a network namespace; write a name that `ip netns` shows, or \
+             pid:NUMBER for that of a process",
+        ),
+        (
+            &third("limits: { cpu: 0% }"),
+            "line 3 of F: limits.cpu: `0%` is out of bounds; write a value from 1% to 6400%",
         ),
         (
             &LEAST.replace("replay: {", "replay: { credentials: replace, "),
@@ -117,6 +131,34 @@ fn impossible_values_are_refused_with_key_line_value_and_remedy() {
         refused.starts_with("line 3 of F: mask.send.fields[0]: `$..[` is not a JSON path of RFC 9535 ("),
         "{refused}"
     );
+}
+
+#[test]
+fn more_connections_than_can_be_kept_out_of_the_capture_are_refused() {
+    let targets = |count: usize, more: &str| {
+        let target =
+            |number| format!("{{ name: t{number}, url: \"http://10.0.0.9:{}\"{more} }}", 9000 + number);
+        let targets: Vec<_> = (0..count).map(target).collect();
+        format!(
+            "capture: {{ interfaces: [eth0], ports: [8080] }}\nreplay: {{ concurrency: 3840, targets: [{}] }}\n",
+            targets.join(", ")
+        )
+    };
+    let refused = |line_or_flag: &str, count: usize| {
+        Err(format!(
+            "{line_or_flag}: the limits of all targets come to {count} connections, idle ones included, and at most 16384 \
+             can be kept out of the capture; lower the concurrency of some"
+        ))
+    };
+    // Beside 3,840 requests under way, 256 connections may be idle.
+    ok(&targets(4, ""));
+    let from_file = load_from(&targets(5, ""), &[], "").map(drop);
+    assert_eq!(from_file, refused("line 2 of F: replay.concurrency", 5 * 4096));
+    let flag = load_from(&targets(4, ""), &[], "--concurrency 3841").map(drop);
+    assert_eq!(flag, refused("--concurrency", 4 * 4097));
+    let own = load_from(&targets(4, ", concurrency: 4096"), &[], "").map(drop);
+    assert_eq!(own, refused("line 2 of F: replay.concurrency", 4 * 4352));
+    ok(&targets(8, ", concurrency: 1024"));
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! What is allowed and probably not meant: said when a file is checked and when the agent starts, and never an error.
+//!
+//! Pure, but for [`here`]: the number of CPUs is an argument.
+
+use std::num::NonZero;
+use std::thread;
+
+use thiserror::Error;
+
+use super::units::write_size;
+use super::{Capture, Config};
+
+/// Something that an operator may want to write in another way.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Advice {
+    /// Rings are powers of two, so some of the memory given is not used.
+    #[error(
+        "capture.rings.size: {} (rings: {shards}) is rounded down to {} each, {} together, because a ring is a power of \
+         two; write {} to use that, or {} for more",
+        write_size(*size), write_size(*each), write_size(each * u64::from(*shards)), write_size(each * u64::from(*shards)),
+        write_size(2 * each * u64::from(*shards))
+    )]
+    RingSize {
+        /// What was configured, in bytes.
+        size: u64,
+        /// The number of rings.
+        shards: u16,
+        /// What one ring gets, in bytes.
+        each: u64,
+    },
+    /// More threads than can run at once.
+    #[error(
+        "capture.rings.shards: {shards} shards share {cpus} CPUs, which costs switches between threads and gains nothing; \
+         write {cpus} or `auto`"
+    )]
+    Shards {
+        /// What was configured.
+        shards: u16,
+        /// CPUs that the agent may run on.
+        cpus: usize,
+    },
+}
+
+/// Everything worth saying about a checked configuration on a host with so many CPUs for the agent.
+#[must_use]
+pub fn advice(config: &Config, cpus: usize) -> Vec<Advice> {
+    let Capture { ring_size: size, shards, .. } = config.capture;
+    let mut advice = Vec::new();
+    // What nobody chose, nobody needs to choose better.
+    let chosen = shards.is_some() || size != Capture::default().ring_size;
+    let rings = shards.unwrap_or_else(|| Capture::auto_shards(cpus));
+    let share = size / u64::from(rings.max(1));
+    let each = share.checked_ilog2().map_or(0, |bits| 1 << bits);
+    if chosen && each != 0 && each * u64::from(rings) != size {
+        advice.push(Advice::RingSize { size, shards: rings, each });
+    }
+    if let Some(shards) = shards.filter(|&shards| usize::from(shards) > cpus) {
+        advice.push(Advice::Shards { shards, cpus });
+    }
+    advice
+}
+
+/// As [`advice`], on this host.
+#[must_use]
+pub fn here(config: &Config) -> Vec<Advice> {
+    advice(config, thread::available_parallelism().map_or(1, NonZero::get))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rounded_or_crowded_is_said_with_the_numbers() {
+        const MIB: u64 = 1 << 20;
+        let cases: [(u64, Option<u16>, usize, &[&str]); 8] = [
+            (8 * MIB, None, 4, &[]),
+            (8 * MIB, None, 3, &[]),
+            (16 * MIB, Some(4), 4, &[]),
+            (
+                10 * MIB,
+                Some(2),
+                4,
+                &[
+                    "10MiB (rings: 2) is rounded down to 4MiB each, 8MiB together, because a ring is a power of two; \
+                   write 8MiB to use that, or 16MiB for more",
+                ],
+            ),
+            (9 * MIB, None, 1, &["9MiB (rings: 1) is rounded down to 8MiB each"]),
+            (8 * MIB, Some(3), 4, &["8MiB (rings: 3) is rounded down to 2MiB each, 6MiB together"]),
+            (8 * MIB, Some(8), 2, &["8 shards share 2 CPUs", "write 2 or `auto`"]),
+            (9 * MIB, Some(8), 2, &["1MiB each, 8MiB together", "8 shards share 2 CPUs"]),
+        ];
+        for (size, shards, cpus, expected) in cases {
+            let mut config = Config::default();
+            (config.capture.ring_size, config.capture.shards) = (size, shards);
+            let said: Vec<String> = advice(&config, cpus).iter().map(ToString::to_string).collect();
+            let said = said.join("\n");
+            assert_eq!(said.is_empty(), expected.is_empty(), "{size} {shards:?} {cpus}: {said}");
+            for part in expected {
+                assert!(said.contains(part), "{part} in {said}");
+            }
+        }
+    }
+}
