@@ -1,9 +1,12 @@
 //! `cargo xtask bench NAME`: builds with optimisation, then becomes the benchmark.
+//!
+//! Knows a benchmark by its name only: `NAME` is the program `bench-NAME` of the tests package, which takes the options
+//! of `shadow_tests::bench::program`.
 
 use std::env;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::setup::{self, Need};
@@ -17,29 +20,38 @@ pub(crate) struct Options {
     /// Also write the figures to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How often each variant is measured; medians are shown.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
-    repeats: u32,
-    /// Seconds of traffic in each measurement.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    /// How often each variant is measured; medians are shown. Each benchmark has its own default.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
+    repeats: Option<u32>,
+    /// Seconds of each measurement. Each benchmark has its own default.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Name {
     /// Live traffic at a fixed rate through namespaces, with the agent, with nginx's mirror, and with neither.
     Live,
+    /// What the kernel programs cost a packet, beside an empty program and one that only copies.
+    Kernel,
+    /// What production's throughput and latency lose under full load, step by step, with tcpdump as a peer; and what
+    /// an idle agent costs.
+    Overhead,
+    /// What capturing at TC and at XDP, generic and native, costs production's throughput and round trips.
+    Xdp,
 }
 
 /// `cargo xtask bench`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Name::Live = options.name;
+    let name = options.name.to_possible_value().context("every benchmark has a name")?;
     sh::require_root("this benchmark")?;
     setup::ensure(Need::Test)?;
     rings::build_programs("release")?;
-    let mut bench = sh::program(rings::built("release", "bench-live"));
+    let mut bench = sh::program(rings::built("release", &format!("bench-{}", name.get_name())));
     bench.env("SHADOW_TESTS_AGENT", rings::built("release", "shadow-agent"));
-    bench.args(["--repeats", &options.repeats.to_string(), "--seconds", &options.seconds.to_string()]);
+    for (option, value) in [("--repeats", options.repeats), ("--seconds", options.seconds)] {
+        bench.args(value.map(|value| format!("{option}={value}")));
+    }
     if let Some(file) = &options.json {
         bench.arg("--json").arg(env::current_dir()?.join(file));
     }

@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<()> {
         sh::cargo().args(["doc", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     sh::run(sh::cargo().args(["test", "--locked", "--workspace", "--doc"]))?;
-    rings::run(&rings::Options::default())
+    rings::run(&rings::Options::all())
 }
 
 /// Clippy over the kernel program for the BPF target, which has no standard library but the one built from source.

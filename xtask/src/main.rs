@@ -6,6 +6,7 @@ mod demo;
 mod rings;
 mod setup;
 mod sh;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -30,11 +31,16 @@ enum Command {
     /// Run the tests.
     #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --ring unit")]
     Test(rings::Options),
+    /// Run the kernel tests on other kernels: Debian's, in virtual machines.
+    #[command(after_help = "Examples:\n  cargo xtask vm-test\n  cargo xtask vm-test --kernel 5.10,6.18 tcx")]
+    VmTest(vm::Options),
     /// Run everything that a change must pass: format, lints, tests, documentation, dependencies.
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
     /// Measure, and print a table; figures are reported, not asserted.
-    #[command(after_help = "Examples:\n  cargo xtask bench live\n  cargo xtask bench live --json live.json")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench live\n  cargo xtask bench overhead --json overhead.json"
+    )]
     Bench(bench::Options),
 }
 
@@ -43,6 +49,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::everything(),
         Command::Demo => demo::run(),
         Command::Test(options) => rings::run(&options),
+        Command::VmTest(options) => vm::run(&options),
         Command::Ci => ci::run(),
         Command::Bench(options) => bench::run(&options),
     };

@@ -8,15 +8,15 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::setup::{self, Need};
-use crate::sh;
+use crate::{sh, vm};
 
 /// The profile of what end-to-end tests and the demo run: optimised, with overflow checks and debug assertions.
-const PROFILE: &str = "e2e";
+pub(crate) const PROFILE: &str = "e2e";
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
-    /// Run this ring only; may be given several times. All rings by default.
+    /// Run this ring only; may be given several times. All that need no other kernel by default.
     #[arg(long = "ring", value_name = "NAME")]
     rings: Vec<Ring>,
     /// Run only tests whose name contains this; then a ring without a match is not a failure.
@@ -33,9 +33,19 @@ enum Ring {
     Kernel,
     /// The agent between real servers in network namespaces; needs root.
     E2e,
+    /// The ring `kernel` in virtual machines with other kernels, which are downloaded once.
+    Vm,
 }
 
+/// What runs when no ring is named.
 const RINGS: [Ring; 3] = [Ring::Unit, Ring::Kernel, Ring::E2e];
+
+impl Options {
+    /// Every ring there is.
+    pub(crate) fn all() -> Options {
+        Options { rings: [&RINGS[..], &[Ring::Vm]].concat(), filter: None }
+    }
+}
 
 impl Ring {
     const fn name(self) -> &'static str {
@@ -43,6 +53,7 @@ impl Ring {
             Ring::Unit => "unit",
             Ring::Kernel => "kernel",
             Ring::E2e => "e2e",
+            Ring::Vm => "vm",
         }
     }
 
@@ -55,16 +66,17 @@ impl Ring {
             ],
             Ring::Kernel => &[&["-p", "shadow-tests", "--profile", PROFILE, "--test", "kernel"]],
             Ring::E2e => &[&["-p", "shadow-tests", "--profile", PROFILE, "--test", "e2e"]],
+            Ring::Vm => &[],
         }
     }
 }
 
 /// What `cargo test` said about a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
+pub(crate) struct Count {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) ignored: u64,
 }
 
 impl Count {
@@ -90,7 +102,7 @@ impl Count {
 /// `cargo xtask test`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let rings = if options.rings.is_empty() { RINGS.to_vec() } else { options.rings.clone() };
-    let needs_root = rings.iter().any(|ring| *ring != Ring::Unit);
+    let needs_root = rings.iter().any(|ring| matches!(ring, Ring::Kernel | Ring::E2e));
     if needs_root {
         sh::require_root("the kernel and e2e rings of the tests")?;
     }
@@ -128,6 +140,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn run_ring(ring: Ring, filter: Option<&str>) -> Result<(Count, bool)> {
     sh::step(&format!("ring {}", ring.name()));
+    if ring == Ring::Vm {
+        let count = vm::test(&vm::Options::ring(filter))?;
+        return Ok((count, count.failed == 0));
+    }
     if ring == Ring::E2e {
         build_programs(PROFILE)?;
     }

@@ -12,8 +12,10 @@ use crate::sh;
 pub(crate) enum Need {
     /// Building the agent, its kernel program included.
     Build,
-    /// Running every ring of tests, the demo and the benchmarks.
+    /// Running the tests on this machine's kernel, the demo and the benchmarks.
     Test,
+    /// Running the tests on other kernels.
+    Vm,
     /// Everything that `ci` checks.
     Ci,
 }

@@ -75,6 +75,15 @@ pub(crate) fn run_as(shown: &str, command: &mut Command) -> Result<()> {
 ///
 /// Returns whether it succeeded.
 pub(crate) fn follow(command: &mut Command, mut line: impl FnMut(&str)) -> Result<bool> {
+    collect(command, |text| {
+        // Nobody is left to tell when standard output is closed.
+        let _ = writeln!(std::io::stdout(), "{text}");
+        line(text);
+    })
+}
+
+/// As [`follow`], showing nothing of the standard output.
+pub(crate) fn collect(command: &mut Command, mut line: impl FnMut(&str)) -> Result<bool> {
     let shown = shown(command);
     say(&format!("$ {shown}"));
     let mut child = command
@@ -83,10 +92,8 @@ pub(crate) fn follow(command: &mut Command, mut line: impl FnMut(&str)) -> Resul
         .spawn()
         .with_context(|| format!("`{shown}` could not be started"))?;
     if let Some(stdout) = child.stdout.take() {
-        let mut out = std::io::stdout().lock();
         for text in BufReader::new(stdout).lines() {
             let text = text.with_context(|| format!("reading the output of `{shown}`"))?;
-            writeln!(out, "{text}")?;
             line(&text);
         }
     }

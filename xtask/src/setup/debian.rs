@@ -29,15 +29,29 @@ const PACKAGES: &[Package] = &[
     Package { name: "iproute2", gives: "ip and tc", need: Need::Test, program: Some("ip") },
     Package { name: "util-linux", gives: "setpriv", need: Need::Test, program: Some("setpriv") },
     Package { name: "curl", gives: "curl", need: Need::Test, program: Some("curl") },
+    Package { name: "nftables", gives: "nft", need: Need::Test, program: Some("nft") },
     Package { name: "nginx-light", gives: "nginx", need: Need::Test, program: Some("nginx") },
     Package { name: "apache2-utils", gives: "ab", need: Need::Test, program: Some("ab") },
     Package { name: "wrk", gives: "wrk", need: Need::Test, program: Some("wrk") },
+    Package { name: "tcpdump", gives: "tcpdump", need: Need::Test, program: Some("tcpdump") },
     Package { name: "gunicorn", gives: "gunicorn and Python 3", need: Need::Test, program: Some("gunicorn") },
     Package {
         name: "prometheus",
         gives: "prometheus and promtool",
         need: Need::Test,
         program: Some("promtool"),
+    },
+    Package {
+        name: "qemu-system-x86",
+        gives: "virtual machines",
+        need: Need::Vm,
+        program: Some("qemu-system-x86_64"),
+    },
+    Package {
+        name: "busybox-static",
+        gives: "the first programs of a virtual machine",
+        need: Need::Vm,
+        program: Some("busybox"),
     },
 ];
 
