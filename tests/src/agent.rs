@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use nix::sys::signal::Signal;
 use crate::bed::{Bed, FRONT, PORT};
 use crate::client::{self, Connection, Reply};
 use crate::metrics::Scrape;
+use crate::netns::Namespace;
 use crate::process::{Process, wait_until};
 use crate::report::Report;
 use crate::servers::program;
 
-/// Where the agent's HTTP API listens, in production's namespace.
+/// Where the agent's HTTP API listens, in the agent's own namespace.
 pub const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 9465);
 
 const READY: Duration = Duration::from_secs(20);
@@ -28,7 +29,7 @@ const END: Duration = Duration::from_secs(20);
 pub struct Agent<'a> {
     /// The process.
     pub process: Process,
-    bed: &'a Bed,
+    home: &'a Namespace,
     report: PathBuf,
 }
 
@@ -37,7 +38,11 @@ pub struct Agent<'a> {
 /// # Errors
 /// When the agent is not built.
 pub fn command(bed: &Bed, arguments: &[&str]) -> Result<Command> {
-    let mut command = bed.production.command(program("shadow-agent")?);
+    command_in(&bed.production, arguments)
+}
+
+fn command_in(home: &Namespace, arguments: &[&str]) -> Result<Command> {
+    let mut command = home.command(program("shadow-agent")?);
     command.args(arguments).env_remove("RUST_LOG");
     Ok(command)
 }
@@ -60,14 +65,48 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// When it does not become ready; what it printed is in the error.
     pub fn with_arguments(bed: &'a Bed, arguments: &[&str]) -> Result<Agent<'a>> {
-        let report = bed.folder().join("report.json");
-        let mut command = command(bed, &["run"])?;
+        Agent::in_namespace(&bed.production, bed.folder(), arguments)
+    }
+
+    /// As [`Agent::with_arguments`], in a namespace of choice, with its files in `folder`.
+    ///
+    /// # Errors
+    /// When it does not become ready; what it printed is in the error.
+    pub fn in_namespace(home: &'a Namespace, folder: &Path, arguments: &[&str]) -> Result<Agent<'a>> {
+        Agent::launch(home, folder, command_in(home, &["run"])?, folder.join("report.json"), arguments)
+    }
+
+    /// As [`Agent::start`], by way of another program (such as setpriv(1)) that is given the agent's command line behind
+    /// its own; `agent` is the agent's program, and `report` the file of its report.
+    ///
+    /// # Errors
+    /// When it does not become ready; what it printed is in the error.
+    pub fn by_way_of(
+        bed: &'a Bed,
+        way: &[&str],
+        agent: &Path,
+        report: PathBuf,
+        arguments: &[&str],
+    ) -> Result<Agent<'a>> {
+        let (program, rest) = way.split_first().context("no program to start the agent with")?;
+        let mut command = bed.production.command(program);
+        command.args(rest).arg(agent).arg("run").env_remove("RUST_LOG");
+        Agent::launch(&bed.production, bed.folder(), command, report, arguments)
+    }
+
+    fn launch(
+        home: &'a Namespace,
+        folder: &Path,
+        mut command: Command,
+        report: PathBuf,
+        arguments: &[&str],
+    ) -> Result<Agent<'a>> {
         command
             .args(["--admin", &SocketAddr::from(ADMIN).to_string(), "--report"])
             .arg(&report)
             .args(arguments);
-        let process = Process::start("shadow-agent", &mut command, &bed.folder().join("agent.log"))?;
-        let mut agent = Agent { process, bed, report };
+        let process = Process::start("shadow-agent", &mut command, &folder.join("agent.log"))?;
+        let mut agent = Agent { process, home, report };
         wait_until("the agent to be ready", READY, || {
             agent.process.check_running()?;
             let reply = agent.ask("GET", "/readyz", "")?;
@@ -93,7 +132,7 @@ impl<'a> Agent<'a> {
             body.as_bytes(),
         ))?
         .replacen("shop.example", &host, 1);
-        self.bed.production.run(|| Connection::open(address)?.exchange(text.as_bytes()))
+        self.home.run(|| Connection::open(address)?.exchange(text.as_bytes()))
     }
 
     /// Scrapes its metrics.

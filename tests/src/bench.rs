@@ -1,8 +1,14 @@
 //! Benchmarks: measure both sides in one run, interleaved, and tell figures with their ratios. They assert nothing.
 
 pub mod floor;
+pub mod kernel;
 pub mod live;
+pub mod overhead;
+pub mod program;
+pub mod stages;
 pub mod table;
+pub mod wrk;
+pub mod xdp;
 
 /// The median; of an even number of values the lower of the two in the middle. `None` of nothing.
 #[must_use]

@@ -1,5 +1,6 @@
 //! What the end-to-end tests, the demo and the benchmarks share: network namespaces, servers, clients, and the agent
-//! as a program. Knows the agent by its command line, its files and its HTTP API only, never by its code.
+//! as a program. Knows the agent by its command line, its files and its HTTP API only, never by its code; the benchmarks
+//! of single stages are the exception.
 
 #![deny(unsafe_code)]
 

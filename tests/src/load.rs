@@ -71,7 +71,8 @@ struct Connection {
 struct Generator<'a> {
     plan: &'a Plan<'a>,
     connections: Vec<Connection>,
-    free: Vec<usize>,
+    /// Used in turn, so that load is on all of them.
+    free: VecDeque<usize>,
     waiting: VecDeque<Instant>,
     scratch: Vec<u8>,
     outcome: Outcome,
@@ -97,7 +98,7 @@ pub fn run(plan: &Plan<'_>) -> Result<Outcome> {
     poll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
     let mut generator = Generator {
         plan,
-        free: (0..connections.len()).rev().collect(),
+        free: (0..connections.len()).collect(),
         connections,
         waiting: VecDeque::new(),
         scratch: Vec::new(),
@@ -154,7 +155,7 @@ impl Generator<'_> {
                 // The timer's own lateness is not the server's: what finds a free connection counts from now.
                 let now = Instant::now();
                 while !self.waiting.is_empty() {
-                    let Some(index) = self.free.pop() else { break };
+                    let Some(index) = self.free.pop_front() else { break };
                     self.waiting.pop_front();
                     self.send(index, now)?;
                 }
@@ -195,7 +196,7 @@ impl Generator<'_> {
         }
         match self.waiting.pop_front() {
             Some(due) => self.send(index, due)?,
-            None => self.free.push(index),
+            None => self.free.push_back(index),
         }
         Ok(true)
     }

@@ -47,6 +47,16 @@ impl Scrape {
         self.sum(name, labels).unwrap_or_default() as u64
     }
 
+    /// The series of one metric that are not 0, as printed, one a line: for messages.
+    #[must_use]
+    pub fn counted(&self, name: &str) -> String {
+        let samples = self.samples.iter().filter(|(series, value)| {
+            series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+                && **value != 0.0
+        });
+        samples.map(|(series, value)| format!("{series} {value}\n")).collect()
+    }
+
     /// Every series as printed.
     pub fn series(&self) -> impl Iterator<Item = &str> {
         self.samples.keys().map(String::as_str)
@@ -67,5 +77,6 @@ mod tests {
         assert_eq!(scrape.sum("b", &[]), Some(2.5));
         assert_eq!(scrape.sum("c", &[]), None);
         assert_eq!(scrape.count("a", &[]), 16);
+        assert_eq!(scrape.counted("b"), "b 2.5\n");
     }
 }

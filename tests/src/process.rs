@@ -184,12 +184,43 @@ impl Drop for Process {
 /// # Errors
 /// When there is no such process.
 pub fn cpu_of(id: u32) -> Result<Duration> {
+    cpu_fields(id, 11)
+}
+
+/// CPU time used by children of this process that have ended and were awaited.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn cpu_of_children() -> Result<Duration> {
+    cpu_fields(std::process::id(), 13)
+}
+
+/// The sum of two neighbours among the fields of `/proc/PID/stat` behind the name.
+fn cpu_fields(id: u32, first: usize) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).context("reading CPU time")?;
-    // The name in parentheses may hold spaces; fields 14 and 15 (proc_pid_stat(5)) count from behind it.
+    // The name in parentheses may hold spaces; fields 14 to 17 (proc_pid_stat(5)) count from behind it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).context("CPU time");
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
-    Ok(Duration::from_secs_f64((ticks(11)? + ticks(12)?) as f64 / per_second as f64))
+    Ok(Duration::from_secs_f64((ticks(first)? + ticks(first + 1)?) as f64 / per_second as f64))
+}
+
+/// CPU time and number of time slices of the living threads of a process, by the scheduler's own count: the clock ticks
+/// of `/proc/PID/stat` are too coarse for a process that does next to nothing.
+///
+/// # Errors
+/// When there is no such process, or the kernel keeps no such count.
+pub fn scheduled(id: u32) -> Result<(Duration, u64)> {
+    let (mut time, mut slices) = (0, 0);
+    for thread in fs::read_dir(format!("/proc/{id}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))
+            .context("reading schedstat (CONFIG_SCHED_INFO)")?;
+        let numbers: Vec<u64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [on_cpu, _waited, runs] = *numbers else { bail!("schedstat holds `{text}`") };
+        time += on_cpu;
+        slices += runs;
+    }
+    Ok((Duration::from_nanos(time), slices))
 }
 
 #[cfg(test)]

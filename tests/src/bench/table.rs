@@ -80,9 +80,9 @@ impl Table {
         text
     }
 
-    /// The table as JSON.
+    /// The table as JSON, with what [`machine`] said before anything was measured.
     #[must_use]
-    pub fn json(&self) -> Value {
+    pub fn json(&self, machine: &str) -> Value {
         let row = |row: &Row| {
             let mut value = json!({ "name": row.name, "value": row.value, "unit": row.unit });
             if let (Some((to, ratio)), Some(fields)) = (&row.ratio, value.as_object_mut()) {
@@ -94,14 +94,14 @@ impl Table {
         let goal = |goal: &Goal| json!({ "name": goal.name, "value": goal.value, "limit": goal.limit, "ok": goal.ok });
         json!({
             "name": self.name,
-            "machine": machine(),
+            "machine": machine,
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
             "goals": self.goals.iter().map(goal).collect::<Vec<_>>(),
         })
     }
 }
 
-/// The machine in one line: CPUs, model, kernel.
+/// The machine in one line: CPUs, model, kernel, and how busy it is, for figures of a busy one are not to be trusted.
 #[must_use]
 pub fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
@@ -109,7 +109,9 @@ pub fn machine() -> String {
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("unknown model", |(_, name)| name.trim());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{cpus} CPUs, {model}, Linux {}", kernel.trim())
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().next().unwrap_or("unknown");
+    format!("{cpus} CPUs, {model}, Linux {}, load {load}", kernel.trim())
 }
 
 #[cfg(test)]
@@ -126,7 +128,7 @@ mod tests {
             assert_eq!(table.goals.last().map(|goal| goal.ok), Some(ok), "{value} {at_least}");
         }
         table.row("r", 2.0, "us", Some(("off", 1.5)));
-        let json = table.json();
+        let json = table.json("a machine");
         assert_eq!(json.pointer("/rows/0/ratio"), Some(&json!(1.5)));
         assert_eq!(json.pointer("/goals/1/ok"), Some(&json!(false)));
         assert!(table.text().contains("not ok"));

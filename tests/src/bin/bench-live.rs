@@ -1,47 +1,34 @@
 //! What `cargo xtask bench live` becomes; `shadow_tests::bench::live` says what it measures.
 
-#![expect(clippy::print_stdout, reason = "what it says is its purpose")]
-
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use shadow_tests::bench::{floor, live, table};
-use shadow_tests::process;
+use shadow_tests::bench::program::{self, Options};
+use shadow_tests::bench::{floor, live};
+
+const REPEATS: u32 = 3;
+const SECONDS: u32 = 10;
 
 /// Measures live mirroring at a fixed rate.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How often each variant is measured.
-    #[arg(long, default_value_t = 3)]
-    repeats: u32,
-    /// Seconds of traffic in each measurement.
-    #[arg(long, default_value_t = 10)]
-    seconds: u32,
-    /// Also write the figures to this file, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
     /// Be the bare client that sends to this address, and print answers and CPU seconds.
     #[arg(long, value_name = "ADDRESS", hide = true)]
     floor: Option<SocketAddr>,
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    if let Some(address) = arguments.floor {
-        let count = u64::from(live::RATE) * u64::from(arguments.seconds);
+    let Arguments { options, floor } = Arguments::parse();
+    let (repeats, seconds) = (options.repeats.unwrap_or(REPEATS), options.seconds.unwrap_or(SECONDS));
+    if let Some(address) = floor {
+        let count = u64::from(live::RATE) * u64::from(seconds);
         let (answered, cpu) = floor::run(address, live::RATE, count)?;
-        println!("{answered} {}", cpu.as_secs_f64());
+        writeln!(std::io::stdout(), "{answered} {}", cpu.as_secs_f64())?;
         return Ok(());
     }
-    process::stop_on_signals()?;
-    println!("{}", table::machine());
-    let table = live::run(arguments.repeats, arguments.seconds, &|line| println!("{line}"))?;
-    println!("\n{}", table.text());
-    if let Some(file) = arguments.json {
-        std::fs::write(&file, format!("{:#}\n", table.json()))
-            .with_context(|| format!("writing {} (--json)", file.display()))?;
-    }
-    Ok(())
+    program::run(&options, |tell| live::run(repeats, seconds, tell))
 }

@@ -1,5 +1,6 @@
 //! The kill switch, and every way in which the agent ends. What the kernel holds is asked of the kernel.
 
+use std::fs;
 use std::io::Write;
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use shadow_tests::agent::{self, Agent};
 use shadow_tests::bed::{Bed, CANDIDATE_PORT, FRONT, PORT};
 use shadow_tests::load::{self, Plan};
 use shadow_tests::netns;
-use shadow_tests::process::{pause, wait_until};
-use shadow_tests::servers::Shop;
+use shadow_tests::process::{Process, pause, wait_until};
+use shadow_tests::servers::{Shop, program};
 use shadow_tests::service::Version;
 
 const COPIED: (&str, &[(&str, &str)]) = ("shadow_capture_packets_total", &[("result", "copied")]);
@@ -40,7 +41,7 @@ fn load(bed: &Bed, count: u64) -> Result<()> {
 }
 
 /// The ids of the programs attached to production's interface by TCX, both directions.
-fn attached(bed: &Bed) -> Result<Vec<u32>> {
+pub(crate) fn attached(bed: &Bed) -> Result<Vec<u32>> {
     bed.production.run(|| {
         let mut ids = Vec::new();
         for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
@@ -187,6 +188,32 @@ fn signals_and_the_duration_end_it_with_a_summary() -> Result<()> {
 }
 
 #[test]
+fn a_signal_that_comes_while_it_starts_ends_it_in_order() -> Result<()> {
+    let bed = Bed::new()?;
+    let shadow = bed.candidate_url();
+    let arguments = ["run", "--interface", FRONT, "--port", "8080", "--shadow", &shadow];
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut command = agent::command(&bed, &arguments)?;
+        let mut process = Process::start("shadow-agent", &mut command, &bed.folder().join("agent.log"))?;
+        let held = 1_u64 << (signal as u32 - 1);
+        wait_until("the signal to be held back", Duration::from_secs(20), || {
+            process.check_running()?;
+            let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).context("no SigBlk")?;
+            ensure!(u64::from_str_radix(mask.trim(), 16)? & held != 0, "blocked: {mask}");
+            Ok(())
+        })?;
+        process.signal(signal)?;
+        let status = process.wait(Duration::from_secs(20))?;
+        let said = process.log();
+        ensure!(status.code() == Some(0), "{signal}: {status}; it said:\n{said}");
+        ensure!(said.contains("NOT ENOUGH EVIDENCE"), "{signal}: no summary in:\n{said}");
+        ensure!(attached(&bed)?.is_empty(), "{signal}: a program stayed attached");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_gate_ends_it_with_the_code_of_the_verdict() -> Result<()> {
     let bed = Bed::new()?;
     let _production = Shop::start(&bed.production, bed.folder(), "production", Version::Production, PORT)?;
@@ -208,5 +235,27 @@ fn the_gate_ends_it_with_the_code_of_the_verdict() -> Result<()> {
         agent.process.log()
     );
     drop(baseline);
+    Ok(())
+}
+
+#[test]
+fn a_report_that_nobody_reads_does_not_keep_it_from_ending() -> Result<()> {
+    let bed = Bed::new()?;
+    let pipe = bed.folder().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU)?;
+    let (program, port, shadow) = (program("shadow-agent")?, PORT.to_string(), bed.candidate_url());
+    let arguments = ["--interface", FRONT, "--port", &port, "--shadow", &shadow];
+    let mut agent = Agent::by_way_of(&bed, &["env"], &program, pipe, &arguments)?;
+    agent.process.signal(Signal::SIGTERM)?;
+    wait_until("the summary", Duration::from_secs(10), || {
+        agent.process.check_running()?;
+        let said = agent.process.log();
+        if said.contains("NOT ENOUGH EVIDENCE") { Ok(()) } else { bail!("{said}") }
+    })?;
+    pause(Duration::from_secs(1))?;
+    agent.process.check_running().context("it did not wait for a reader")?;
+    let status = agent.end(Signal::SIGTERM)?;
+    let said = agent.process.log();
+    ensure!(status.code() == Some(5) && said.contains("given up at the second signal"), "{status}: {said}");
     Ok(())
 }

@@ -3,12 +3,22 @@
 
 mod application;
 mod bodies;
+mod budget;
 mod endings;
+mod faults;
+mod guard;
 mod harness;
+mod interfaces;
 mod monitoring;
+mod namespaces;
+mod own;
 mod planted;
 mod privacy;
+mod privileges;
 mod recognised;
 mod refusals;
+mod removed;
+mod site;
 mod steady;
 mod trouble;
+mod xdp;

@@ -10,7 +10,7 @@ use shadow_tests::servers::program;
 const SHADOW: &str = "http://10.77.2.2:8081";
 
 /// Fails unless the agent ended with `code` and one sentence that holds each of `words`.
-fn check(what: &str, output: &Output, code: i32, words: &[&str]) -> Result<()> {
+pub(crate) fn check(what: &str, output: &Output, code: i32, words: &[&str]) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     let status = output.status;
     ensure!(status.code() == Some(code), "{what}: {status} instead of code {code}; it said:\n{said}");
@@ -105,6 +105,24 @@ fn doctor_reports_what_this_host_can_do() -> Result<()> {
     ensure!(output.status.success(), "{}: {said}", output.status);
     for word in ["TCX", "BTF", FRONT] {
         ensure!(said.contains(word), "{word} is not in:\n{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn too_few_open_files_are_named_as_such() -> Result<()> {
+    let bed = Bed::new()?;
+    let agent = program("shadow-agent")?.display().to_string();
+    for limit in ["12", "20"] {
+        let mut command = bed.production.command("prlimit");
+        command.args([&format!("--nofile={limit}:{limit}"), &agent, "run", "--admin", "off"]);
+        command.args(["--interface", FRONT, "--port", "8080", "--shadow", SHADOW]);
+        check(
+            &format!("{limit} files"),
+            &command.output()?,
+            5,
+            &["no more files may be open", "LimitNOFILE"],
+        )?;
     }
     Ok(())
 }

@@ -5,21 +5,23 @@ use std::thread;
 use std::time::Duration;
 
 use shadow_agent::capture::interfaces::Layer;
-use shadow_agent::capture::kernel::{Entry, KernelCapture, Leads, RingSource};
+use shadow_agent::capture::kernel::{Attachment, Entry, KernelCapture, Leads, RingSource};
 use shadow_agent::capture::{Direction, PacketResult, SegmentSource as _};
 use shadow_agent::config::{Capture, Networks, Share, Side};
-use shadow_ebpf::abi::RECORD_SIZES;
+use shadow_ebpf::abi::{MAX_OWN, RECORD_SIZES};
 
 use crate::packet::{ACK, FIN, Packet, RST, SYN};
-use crate::{capture, networks};
+use crate::{capture, networks, xdp};
 
+mod budget;
+mod own;
 mod running;
 
 const CLIENT: &str = "10.0.0.1:40000";
 const SERVER: &str = "10.0.0.2:8080";
 const CLIENT6: &str = "[2001:db8::1]:40000";
 const SERVER6: &str = "[2001:db8::2]:8080";
-const MARK: u32 = 0x5AD0;
+const MARK: u32 = 0x1050;
 
 /// A segment that outlives its record.
 #[derive(Debug, PartialEq)]
@@ -32,6 +34,7 @@ struct Captured {
     direction: Option<Direction>,
     payload: Vec<u8>,
     missing: u32,
+    is_shed: bool,
 }
 
 /// Loaded programs that nothing is attached to.
@@ -43,7 +46,8 @@ struct Bench {
 
 impl Bench {
     fn new(config: &Capture) -> Bench {
-        let (kernel, mut sources) = KernelCapture::start(config, &[], true).expect("these tests need root");
+        let (kernel, mut sources) =
+            KernelCapture::start_with(config, &[], true, Attachment::Tcx).expect("these tests need root");
         assert_eq!(sources.len(), 1);
         Bench { kernel, source: sources.remove(0), loaded: Vec::new() }
     }
@@ -71,7 +75,7 @@ impl Bench {
     ) -> (PacketResult, Vec<Captured>) {
         let before = self.kernel.counters().unwrap();
         let ran = self.kernel.run_packet(entry, packet, mark, 1).unwrap();
-        assert_eq!(ran.verdict, -1, "production's packet must go on");
+        assert_eq!(ran.verdict, entry.verdict(), "production's packet must go on");
         let after = self.kernel.counters().unwrap();
         let mut decided = PacketResult::ALL
             .iter()
@@ -99,6 +103,7 @@ impl Bench {
                     direction: segment.direction,
                     payload: segment.payload.to_vec(),
                     missing: segment.missing,
+                    is_shed: segment.is_shed,
                 });
             })
             .unwrap();
@@ -106,9 +111,21 @@ impl Bench {
     }
 }
 
-const TO_SERVER: Entry = Entry { layer: Layer::Ethernet, leads: Leads::ToServer };
-const TO_CLIENT: Entry = Entry { layer: Layer::Ethernet, leads: Leads::ToClient };
-const EITHER: Entry = Entry { layer: Layer::Ethernet, leads: Leads::Either };
+const TO_SERVER: Entry = Entry::Tc { layer: Layer::Ethernet, leads: Leads::ToServer };
+const TO_CLIENT: Entry = Entry::Tc { layer: Layer::Ethernet, leads: Leads::ToClient };
+const EITHER: Entry = Entry::Tc { layer: Layer::Ethernet, leads: Leads::Either };
+
+/// Where requests come in: at TC and at XDP the same is decided and captured.
+fn ingress() -> impl Iterator<Item = Entry> {
+    [TO_SERVER, XDP_TO_SERVER].into_iter().filter(|entry| possible(*entry))
+}
+
+fn possible(entry: Entry) -> bool {
+    matches!(entry, Entry::Tc { .. }) || xdp::is_there()
+}
+
+const XDP_TO_SERVER: Entry = Entry::Xdp(Direction::ToServer);
+const XDP_TO_CLIENT: Entry = Entry::Xdp(Direction::ToClient);
 
 /// What must be captured of a whole packet.
 fn whole(packet: &Packet, direction: Option<Direction>) -> Vec<Captured> {
@@ -121,6 +138,7 @@ fn whole(packet: &Packet, direction: Option<Direction>) -> Vec<Captured> {
         direction,
         payload: packet.payload.clone(),
         missing: 0,
+        is_shed: false,
     }]
 }
 
@@ -142,9 +160,11 @@ fn with(mut packet: Packet, change: impl FnOnce(&mut Packet)) -> Packet {
 fn headers_of_every_kind_are_read() {
     let mut bench = Bench::new(&capture());
     let mut check = |name: &str, packet: Packet| {
-        let (result, captured) = bench.run(TO_SERVER, &packet.bytes(), 0);
-        assert_eq!(result, PacketResult::Copied, "{name}");
-        assert_eq!(captured, whole(&packet, Some(Direction::ToServer)), "{name}");
+        for entry in ingress() {
+            let (result, captured) = bench.run(entry, &packet.bytes(), 0);
+            assert_eq!(result, PacketResult::Copied, "{name} {entry:?}");
+            assert_eq!(captured, whole(&packet, Some(Direction::ToServer)), "{name} {entry:?}");
+        }
     };
     check("IPv4", request());
     check("IPv6", request6());
@@ -212,8 +232,10 @@ fn headers_of_every_kind_are_read() {
 fn what_is_not_wanted_is_counted_by_its_reason() {
     let mut bench = Bench::new(&capture());
     let mut check = |name: &str, expected: PacketResult, packet: Packet| {
-        let (result, captured) = bench.run(TO_SERVER, &packet.bytes(), 0);
-        assert_eq!((result, captured), (expected, Vec::new()), "{name}");
+        for entry in ingress() {
+            let (result, captured) = bench.run(entry, &packet.bytes(), 0);
+            assert_eq!((result, captured), (expected, Vec::new()), "{name} {entry:?}");
+        }
     };
     use PacketResult::{Filtered, Fragment, NoPayload};
     check("UDP", Filtered, with(request(), |packet| packet.protocol = 17));
@@ -263,19 +285,21 @@ fn a_packet_cut_short_anywhere_is_let_go_and_never_read_past_its_end() {
     ] {
         let bytes = packet.bytes();
         let headers = bytes.len() - packet.payload.len();
-        for length in shortest..bytes.len() {
-            let (result, captured) = bench.run(TO_SERVER, &bytes[..length], 0);
+        for (entry, length) in
+            ingress().flat_map(|entry| (shortest..bytes.len()).map(move |length| (entry, length)))
+        {
+            let (result, captured) = bench.run(entry, &bytes[..length], 0);
             // The six last bytes of the TCP header (window, checksum, urgent pointer) are not looked at.
             if length < headers - 6 {
-                assert_eq!((result, captured), (PacketResult::Filtered, Vec::new()), "{length}");
+                assert_eq!((result, captured), (PacketResult::Filtered, Vec::new()), "{length} {entry:?}");
                 continue;
             }
-            assert_eq!(result, PacketResult::Copied, "{length}");
+            assert_eq!(result, PacketResult::Copied, "{length} {entry:?}");
             let there = length.saturating_sub(headers);
             let mut expected = whole(&packet, Some(Direction::ToServer));
             expected[0].payload.truncate(there);
             expected[0].missing = (packet.payload.len() - there) as u32;
-            assert_eq!(captured, expected, "{length}");
+            assert_eq!(captured, expected, "{length} {entry:?}");
         }
     }
 }
@@ -286,12 +310,12 @@ fn layer_3_devices_have_no_ethernet_header() {
     for (leads, direction) in [(Leads::ToServer, Direction::ToServer), (Leads::Either, Direction::ToServer)] {
         for packet in [request(), request6(), with(request(), |packet| packet.options = vec![1; 4])] {
             let packet = with(packet, |packet| packet.ethernet = false);
-            let (result, captured) = bench.run(Entry { layer: Layer::Ip, leads }, &packet.bytes(), 0);
+            let (result, captured) = bench.run(Entry::Tc { layer: Layer::Ip, leads }, &packet.bytes(), 0);
             assert_eq!(result, PacketResult::Copied);
             assert_eq!(captured, whole(&packet, Some(direction)));
         }
     }
-    let entry = Entry { layer: Layer::Ip, leads: Leads::ToServer };
+    let entry = Entry::Tc { layer: Layer::Ip, leads: Leads::ToServer };
     let (result, _) = bench.run(entry, &request().bytes(), 0);
     assert_eq!(result, PacketResult::Filtered, "an Ethernet header is not an IP header");
 }
@@ -303,9 +327,11 @@ fn payloads_of_every_size_class_are_whole() {
     for size in borders.flat_map(|size| [size - 1, size, size + 1]).chain([1, 2, 7, 3000]) {
         let payload: Vec<u8> = (0..size).map(|at| (at * 31 + size) as u8).collect();
         let packet = Packet::new(CLIENT, SERVER, &payload);
-        let (result, captured) = bench.run(TO_SERVER, &packet.bytes(), 0);
-        assert_eq!(result, PacketResult::Copied, "{size}");
-        assert_eq!(captured, whole(&packet, Some(Direction::ToServer)), "{size}");
+        for entry in ingress() {
+            let (result, captured) = bench.run(entry, &packet.bytes(), 0);
+            assert_eq!(result, PacketResult::Copied, "{size} {entry:?}");
+            assert_eq!(captured, whole(&packet, Some(Direction::ToServer)), "{size} {entry:?}");
+        }
     }
 }
 
@@ -324,10 +350,15 @@ fn the_side_decides_which_port_is_the_server_s() {
         (Side::Client, EITHER, [to_server, to_client, Some(None)]),
         (Side::Both, TO_SERVER, [to_server, to_client, Some(None)]),
         (Side::Both, TO_CLIENT, [to_server, to_client, Some(None)]),
+        (Side::Server, XDP_TO_SERVER, [to_server, None, to_server]),
+        (Side::Server, XDP_TO_CLIENT, [None, to_client, to_client]),
+        (Side::Client, XDP_TO_SERVER, [None, to_client, to_client]),
+        (Side::Client, XDP_TO_CLIENT, [to_server, None, to_server]),
+        (Side::Both, XDP_TO_SERVER, [to_server, to_client, Some(None)]),
     ];
     for side in [Side::Server, Side::Client, Side::Both] {
         let mut bench = Bench::new(&Capture { side, ..capture() });
-        for (_, entry, expected) in table.iter().filter(|(row, ..)| *row == side) {
+        for (_, entry, expected) in table.iter().filter(|(row, entry, _)| *row == side && possible(*entry)) {
             for (packet, expected) in [request(), response(), both_ports()].iter().zip(expected) {
                 let (result, captured) = bench.run(*entry, &packet.bytes(), 0);
                 let wanted = expected.map_or(PacketResult::Filtered, |_| PacketResult::Copied);
@@ -407,6 +438,9 @@ fn a_sample_takes_flows_whole_and_a_smaller_one_is_part_of_it() {
             let (there, _) = bench.run(TO_SERVER, &request.bytes(), 0);
             let (back, _) = bench.run(TO_CLIENT, &response.bytes(), 0);
             assert_eq!(there, back, "both directions of a flow have one fate");
+            for entry in ingress() {
+                assert_eq!(bench.run(entry, &request.bytes(), 0).0, there, "wherever it comes in");
+            }
             match there {
                 PacketResult::Copied => flows.push(port),
                 other => assert_eq!(other, PacketResult::SampledOut),

@@ -10,12 +10,16 @@
     reason = "a helper of a test fails the test by panicking, as the test itself does"
 )]
 
+mod coexist;
 mod crafted;
+mod host;
 mod netns;
 mod packet;
+mod privileges;
 mod veth;
+mod xdp;
 
-use shadow_agent::config::{Capture, Networks, Polarity, Share, Side};
+use shadow_agent::config::{Capture, Networks};
 
 /// The captured port of every test.
 const PORT: u16 = 8080;
@@ -23,18 +27,10 @@ const PORT: u16 = 8080;
 /// A configuration that captures [`PORT`] on the server's side.
 fn capture() -> Capture {
     Capture {
-        interfaces: Vec::new(),
         ports: vec![(PORT, PORT), (9000, 9010)],
-        side: Side::Server,
-        polarity: Polarity::Auto,
-        server: Networks::default(),
-        client: Networks::default(),
-        seed: 0,
-        mark: 0x5AD0,
-        sample: Share::ALL,
         ring_size: 2 * 1024 * 1024,
         shards: Some(1),
-        kernel_log: false,
+        ..Capture::default()
     }
 }
 

@@ -1,11 +1,16 @@
 //! Two network namespaces joined by a veth pair, gone when dropped.
 
 use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use nix::ifaddrs::getifaddrs;
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::sockopt::SetBool;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, setsockopt, socket};
 use shadow_agent::capture::interfaces::{Device, Layer, Toward};
 
 /// The server's addresses.
@@ -16,6 +21,12 @@ const CLIENT: [&str; 2] = ["10.77.0.2", "fd77::2"];
 const PEER: &str = "user0";
 /// The server's end of the pair.
 pub(crate) const DEVICE: &str = "prod0";
+
+/// Frames on a packet socket begin with a `struct virtio_net_hdr` (linux/if_packet.h).
+#[derive(Clone)]
+struct VirtualHeader;
+
+nix::setsockopt_impl!(VirtualHeader, libc::SOL_PACKET, libc::PACKET_VNET_HDR, bool, SetBool);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -65,31 +76,30 @@ impl Pair {
         }
     }
 
-    /// Lets both ends build IPv6 packets of up to `size` bytes (BIG TCP).
-    pub(crate) fn set_largest_packet(&self, size: u32) {
-        for (namespace, device) in [(&self.server, DEVICE), (&self.client, PEER)] {
-            ip(&["-n", namespace, "link", "set", "dev", device, "gso_max_size", &size.to_string()]);
-        }
+    /// Lets both ends build IPv6 packets of up to `size` bytes (BIG TCP); says whether the kernel has that.
+    pub(crate) fn set_largest_packet(&self, size: u32) -> bool {
+        [(&self.server, DEVICE), (&self.client, PEER)].iter().all(|(namespace, device)| {
+            let size = size.to_string();
+            let arguments = ["-n", namespace, "link", "set", "dev", device, "gso_max_size", &size];
+            Command::new("ip").args(arguments).output().unwrap().status.success()
+        })
     }
 
     /// Sends a frame from the client of which only the first `linear` bytes are in the linear part of the kernel's
     /// buffer.
     pub(crate) fn send_with_linear_part(&self, frame: &[u8], linear: u16) {
-        let frame: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        let script = format!(
-            "import socket, struct\n\
-             s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
-             s.bind(('{PEER}', 0))\n\
-             SOL_PACKET, PACKET_VNET_HDR = 263, 15\n\
-             s.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)\n\
-             header = struct.pack('<BBHHHH', 0, 0, {linear}, 0, 0, 0)\n\
-             s.send(header + bytes.fromhex('{frame}'))\n"
-        );
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.client, "python3", "-c", &script])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
+        // `struct virtio_net_hdr`: flags, kind of segmentation, length of the headers, and three more fields.
+        let [low, high] = linear.to_ne_bytes();
+        let header = [0, 0, low, high, 0, 0, 0, 0, 0, 0];
+        self.on_client(|| {
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            let mut addresses = getifaddrs().unwrap().filter(|address| address.interface_name == PEER);
+            let address = addresses.find_map(|address| address.address?.as_link_addr().copied()).unwrap();
+            bind(socket.as_raw_fd(), &address).unwrap();
+            setsockopt(&socket, VirtualHeader, &true).unwrap();
+            let sent = send(socket.as_raw_fd(), &[&header, frame].concat(), MsgFlags::empty()).unwrap();
+            assert_eq!(sent, header.len() + frame.len());
+        });
     }
 
     /// What a command prints in the server's namespace.
