@@ -9,7 +9,15 @@ use crate::setup::{self, Need};
 use crate::{rings, sh};
 
 /// What the README promises a reader can type; `ci` runs them or what they stand for.
-const PROMISED: [&str; 3] = ["cargo xtask demo", "cargo xtask test", "shadow-agent run"];
+const PROMISED: [&str; 7] = [
+    "cargo xtask demo",
+    "cargo xtask test",
+    "cargo xtask vm-test",
+    "cargo xtask bench live",
+    "cargo xtask bench kernel",
+    "cargo xtask bench overhead",
+    "shadow-agent run",
+];
 
 /// `cargo xtask ci`.
 pub(crate) fn run() -> Result<()> {

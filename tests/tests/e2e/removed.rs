@@ -47,7 +47,7 @@ fn check(mode: &str) -> Result<()> {
     let bed = Bed::new()?;
     let _production = shop(&bed.production, bed.folder(), "production", PORT)?;
     let _candidate = shop(&bed.shadow, bed.folder(), "candidate", CANDIDATE_PORT)?;
-    let mut agent = Agent::start(&bed, &["--capture-mode", mode])?;
+    let mut agent = Agent::start(&bed, &["--mode", mode])?;
     ask(&bed.client, bed.production_address(), 3)?;
     agent.settle(3)?;
     let before = interfaces(&agent)?;

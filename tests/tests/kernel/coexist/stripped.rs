@@ -1,5 +1,7 @@
 //! What others remove of ours is noticed, and can be put back.
 
+use std::slice;
+
 use shadow_agent::capture::kernel::{Attachment, KernelCapture};
 
 use super::possible;
@@ -20,7 +22,7 @@ fn check(preferred: Attachment, command: &[&str], is_removed: bool) {
         assert_eq!((attached(&pair), stripped()), (ours, Vec::new()), "{command:?}");
         return;
     }
-    assert_eq!(stripped(), [device.clone()], "{command:?}");
+    assert_eq!(stripped(), slice::from_ref(&device), "{command:?}");
     pair.on_server(|| {
         capture.retain(&[]).unwrap();
         capture.attach(&device).unwrap();
