@@ -25,10 +25,14 @@ pub const fn price(rate: u64) -> u64 {
     if price == 0 { 1 } else { price }
 }
 
-/// What `bytes` cost, in nanoseconds.
+/// What a copy costs at least, as so many bytes: a segment without payload takes room and time, too.
+const LEAST: u32 = 64;
+
+/// What a copy of `bytes` costs, in nanoseconds.
 #[inline(always)]
 #[must_use]
 pub const fn cost(price: u64, bytes: u32) -> u64 {
+    let bytes = if bytes < LEAST { LEAST } else { bytes };
     (price * bytes as u64) >> FRACTION
 }
 

@@ -112,6 +112,8 @@ struct Follower {
     gone: Vec<u32>,
     told: Told,
     looked: Instant,
+    /// When what nothing announces was last checked.
+    checked: Instant,
     /// Whether the last look failed.
     blind: bool,
     /// Whether what is attached from now on is news.
@@ -130,6 +132,7 @@ impl Follower {
             gone: Vec::new(),
             told: Told::default(),
             looked: Instant::now(),
+            checked: Instant::now(),
             blind: false,
             is_started: false,
         }
@@ -137,11 +140,41 @@ impl Follower {
 
     fn start(&mut self) -> anyhow::Result<()> {
         let selection = self.enter()?;
+        self.sweep();
         // What is worth a warning was said when the configuration was checked.
         let _ = self.told.news(&selection);
-        self.update(&selection, |device, error| if is_gone(device) { Ok(()) } else { Err(anyhow!(error)) })?;
+        let names = self.capture.interfaces.clone();
+        let mut refused = None;
+        self.update(&selection, |device, error| {
+            if is_gone(device) {
+                return Ok(());
+            }
+            if names.contains(&device.name) {
+                return Err(anyhow!(error));
+            }
+            // One of many that a pattern matches, such as workloads that others look after.
+            explain(device, &error);
+            refused.get_or_insert(error);
+            Ok(())
+        })?;
+        if let Some(error) = refused.filter(|_| !self.is_capturing()) {
+            return Err(error.into());
+        }
         self.is_started = true;
         Ok(())
+    }
+
+    /// Removes what agents that were killed left on any device here, whether or not it is captured from.
+    fn sweep(&self) {
+        for link in netlink::links().unwrap_or_default() {
+            if let Err(error) = self.kernel.sweep(&link.name) {
+                tracing::debug!(
+                    interface = link.name,
+                    error = reason(&error),
+                    "not known to be free of leftovers"
+                );
+            }
+        }
     }
 
     /// Goes where the devices are, subscribes, and only then looks, so that nothing is missed in between.
@@ -176,11 +209,8 @@ impl Follower {
                     }
                 }
                 Ok(Heard::Nothing) => {
-                    if self.namespace.as_ref().is_some_and(Entered::is_gone) && !self.leave() {
-                        return;
-                    }
                     let is_due = self.roster.next().is_some_and(|next| next <= Instant::now());
-                    if self.is_stripped() || self.blind || is_due {
+                    if is_due || (self.blind && self.looked.elapsed() >= TROUBLE) {
                         self.look();
                     }
                 }
@@ -192,14 +222,31 @@ impl Follower {
                     }
                 }
             }
+            // However much is announced meanwhile, and not more often.
+            if self.checked.elapsed() >= CHECK && !self.check() {
+                return;
+            }
         }
+    }
+
+    /// Checks what nothing announces. Says whether to go on.
+    fn check(&mut self) -> bool {
+        self.checked = Instant::now();
+        if self.namespace.as_ref().is_some_and(Entered::is_gone) {
+            return self.leave();
+        }
+        if self.is_stripped() {
+            self.look();
+        }
+        true
     }
 
     /// How long nothing has to be done unless something changes.
     fn timeout(&self) -> Option<Duration> {
         let retry = self.roster.next().map(|next| next.saturating_duration_since(Instant::now()));
-        let check = (self.namespace.is_some() || self.is_capturing()).then_some(CHECK);
-        let trouble = self.blind.then_some(TROUBLE);
+        let check = self.namespace.is_some() || self.is_capturing();
+        let check = check.then(|| CHECK.saturating_sub(self.checked.elapsed()));
+        let trouble = self.blind.then(|| TROUBLE.saturating_sub(self.looked.elapsed()));
         [retry, check, trouble].into_iter().flatten().min()
     }
 
@@ -260,7 +307,7 @@ impl Follower {
     fn update(
         &mut self,
         selection: &Selection,
-        fatal: impl Fn(&Device, KernelError) -> anyhow::Result<()>,
+        mut fatal: impl FnMut(&Device, KernelError) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let gone = std::mem::take(&mut self.gone);
         let lost = self.roster.keep(&selection.devices, &gone);
@@ -319,6 +366,7 @@ impl Follower {
             }
         };
         self.let_go();
+        self.blind = false;
         self.told = Told::default();
         // A socket keeps its namespace, too.
         self.watcher = None;

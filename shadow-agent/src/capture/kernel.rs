@@ -47,6 +47,9 @@ pub struct KernelCapture {
     control: Arc<Control>,
     own: OwnSockets,
     attachments: Mutex<Attachments>,
+    /// What is in `attachments`, for those who must not wait while a device is attached to.
+    attached: Mutex<Vec<Attached>>,
+    counts: PerCpuArray<MapData, Counts>,
     log: Option<Mutex<log::Log>>,
 }
 
@@ -103,8 +106,11 @@ impl KernelCapture {
         control.set_enabled(enabled);
         let sources = source::create(&mut ebpf, plan, &control)?;
         let own = OwnSockets::take(&mut ebpf, &control)?;
+        let counts = ebpf.take_map("COUNTS").ok_or(KernelError::Object { name: "COUNTS" })?;
+        let counts = counts.try_into().map_err(|source| error::map("COUNTS", source))?;
         let attachments = Mutex::new(Attachments::new(config.mode, preferred));
-        Ok((KernelCapture { ebpf: Mutex::new(ebpf), control, own, attachments, log }, sources))
+        let (ebpf, attached) = (Mutex::new(ebpf), Mutex::default());
+        Ok((KernelCapture { ebpf, control, own, attachments, attached, counts, log }, sources))
     }
 
     /// Loads every program, and says how many there are.
@@ -121,12 +127,20 @@ impl KernelCapture {
         Ok(())
     }
 
+    /// Removes the filters that killed agents left on a device of this thread's network namespace.
+    ///
+    /// # Errors
+    /// When the device is gone or the kernel refuses.
+    pub fn sweep(&self, device: &str) -> Result<(), KernelError> {
+        attach::clsact::sweep(device)
+    }
+
     /// Attaches to one more device.
     ///
     /// # Errors
     /// When the device is gone or the kernel refuses.
     pub fn attach(&self, device: &Device) -> Result<(), KernelError> {
-        self.attachments().attach(&mut self.ebpf(), device)
+        self.change(|attachments| attachments.attach(&mut self.ebpf(), device))
     }
 
     /// Lets go of every device that is not among `devices` as it is now.
@@ -134,7 +148,7 @@ impl KernelCapture {
     /// # Errors
     /// When the kernel refuses; the remaining devices are let go nevertheless.
     pub fn retain(&self, devices: &[Device]) -> Result<(), KernelError> {
-        self.attachments().retain(devices)
+        self.change(|attachments| attachments.retain(devices))
     }
 
     /// The attached devices from which somebody else removed our programs, or one of them. They are to be let go of, and
@@ -175,11 +189,8 @@ impl KernelCapture {
     /// # Errors
     /// When the map cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
-        let ebpf = self.ebpf();
-        let counts: PerCpuArray<&MapData, Counts> =
-            object::map(&ebpf, "COUNTS")?.try_into().map_err(|source| error::map("COUNTS", source))?;
         let mut total = Counters { packets: vec![0; Outcome::ALL.len()], bytes: 0 };
-        let cpus = counts.get(&0, 0).map_err(|source| error::map("COUNTS", source))?;
+        let cpus = self.counts.get(&0, 0).map_err(|source| error::map("COUNTS", source))?;
         for [packets @ .., bytes] in cpus.iter() {
             for (sum, count) in total.packets.iter_mut().zip(packets) {
                 *sum += count;
@@ -194,13 +205,20 @@ impl KernelCapture {
     /// # Errors
     /// When the kernel refuses; the remaining devices are detached nevertheless.
     pub fn detach(&self) -> Result<(), KernelError> {
-        self.attachments().detach()
+        self.change(Attachments::detach)
     }
 
     /// The devices that programs are attached to, and how.
     #[must_use]
     pub fn attached(&self) -> Vec<Attached> {
-        self.attachments().list()
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change<T>(&self, work: impl FnOnce(&mut Attachments) -> T) -> T {
+        let mut attachments = self.attachments();
+        let result = work(&mut attachments);
+        *self.attached.lock().unwrap_or_else(PoisonError::into_inner) = attachments.list();
+        result
     }
 
     fn ebpf(&self) -> MutexGuard<'_, Ebpf> {

@@ -5,8 +5,8 @@ use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use super::KernelVersion;
 use crate::config::units::write_size;
 
-/// What maps and programs need beside the rings.
-const MAPS: u64 = 4 << 20;
+/// What maps and programs need beside the rings, those of a byte budget included.
+const MAPS: u64 = 12 << 20;
 
 /// What an operator can do about a limit that is too low.
 pub(crate) const REMEDY: &str = "raise it (LimitMEMLOCK=infinity in systemd, `ulimit -l unlimited`, the runtime's own limit for \
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(shortage(need(rings), rings), None);
         assert_eq!(shortage(u64::MAX, u64::MAX), None);
         let said = shortage(64 << 10, rings).unwrap();
-        assert_eq!(said, "RLIMIT_MEMLOCK is 64KiB, and rings and maps need 12MiB");
+        assert_eq!(said, "RLIMIT_MEMLOCK is 64KiB, and rings and maps need 20MiB");
         assert!(shortage(need(rings) - 1, rings).is_some());
     }
 }

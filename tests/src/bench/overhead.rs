@@ -1,7 +1,8 @@
 //! `bench overhead`: what production loses under full load to each step of the agent, with tcpdump as a peer, all in
 //! one run, interleaved; and what the agent costs where little happens.
 //!
-//! wrk has one core and nginx another. Observers run where the scheduler puts them, as they would elsewhere.
+//! The machine's speed drifts by more than most steps cost, so each measurement of a variant stands between two without
+//! any, and is compared with their mean. wrk has one core and nginx another. Observers run where the scheduler puts them, as they would elsewhere.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -60,6 +61,23 @@ struct Measured {
     seen: Seen,
 }
 
+/// A measurement, and those without an observer right before and right after it.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    one: Measured,
+    beside: [Measured; 2],
+}
+
+impl Sample {
+    /// A figure against what it is without an observer.
+    fn ratio(&self, figure: &dyn Fn(&Measured) -> f64) -> f64 {
+        let [before, after] = &self.beside;
+        2.0 * figure(&self.one) / (figure(before) + figure(after))
+    }
+}
+
+/// By variant.
+type All = [Vec<Sample>; VARIANTS.len()];
 type Figure = fn(&Measured) -> f64;
 
 struct Scene {
@@ -79,7 +97,8 @@ struct Scene {
 /// When a part does not come up, or when interrupted.
 pub fn run(repeats: u32, seconds: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     let scene = Scene::set(seconds)?;
-    let mut all: [Vec<Measured>; VARIANTS.len()] = Default::default();
+    let mut all: All = Default::default();
+    let mut before = scene.measure(Kind::Absent)?;
     for repeat in 0..repeats {
         // Another one begins each time, so that none always follows the same.
         for position in 0..VARIANTS.len() {
@@ -87,28 +106,33 @@ pub fn run(repeats: u32, seconds: u32, tell: &dyn Fn(&str)) -> Result<Table> {
             let Some(((name, kind), measured)) = VARIANTS.get(variant).zip(all.get_mut(variant)) else {
                 continue;
             };
-            tell(&format!("{} of {repeats}: {name}, {seconds} s", repeat + 1));
-            measured.push(scene.measure(*kind).with_context(|| format!("measuring {name}"))?);
+            if *kind == Kind::Absent {
+                continue;
+            }
+            tell(&format!("{} of {repeats}: {name}, and absent, {seconds} s each", repeat + 1));
+            let one = scene.measure(*kind).with_context(|| format!("measuring {name}"))?;
+            let after = scene.measure(Kind::Absent)?;
+            measured.push(Sample { one, beside: [before, after] });
+            before = after;
         }
     }
+    // What stands beside is a measurement, too.
+    let beside = all.iter().flatten().map(|sample| Sample { one: sample.beside[1], beside: sample.beside });
+    all[0] = beside.collect();
     let mut table = Table { name: "overhead", ..Table::default() };
     load_rows(&mut table, &all)?;
     quiet_rows(&mut table, &scene.bed, tell)?;
     Ok(table)
 }
 
-fn load_rows(table: &mut Table, all: &[Vec<Measured>; VARIANTS.len()]) -> Result<()> {
+fn load_rows(table: &mut Table, all: &All) -> Result<()> {
     let of = |variant: usize, figure: &dyn Fn(&Measured) -> f64| {
-        let measured = all.get(variant).map(|measured| measured.iter().map(figure).collect::<Vec<_>>());
-        median(&measured.unwrap_or_default()).context("no measurement")
+        let samples = all.get(variant).into_iter().flatten();
+        median(&samples.map(|sample| figure(&sample.one)).collect::<Vec<_>>()).context("no measurement")
     };
-    // Each against the same round of the first variant.
     let ratio = |variant: usize, figure: &dyn Fn(&Measured) -> f64| {
-        let [absent, ..] = all;
-        let pairs = all.get(variant).map(|measured| measured.iter().zip(absent));
-        let ratios =
-            pairs.map(|pairs| pairs.map(|(one, absent)| figure(one) / figure(absent)).collect::<Vec<_>>());
-        median(&ratios.unwrap_or_default()).context("no measurement")
+        let samples = all.get(variant).into_iter().flatten();
+        median(&samples.map(|sample| sample.ratio(figure)).collect::<Vec<_>>()).context("no measurement")
     };
     let figures: [(&str, &str, Figure); 4] = [
         ("throughput", "requests/s", |one| one.load.rate),
@@ -157,8 +181,8 @@ fn load_rows(table: &mut Table, all: &[Vec<Measured>; VARIANTS.len()]) -> Result
     Ok(())
 }
 
-fn worst(all: &[Vec<Measured>; VARIANTS.len()], variant: usize, figure: Figure) -> f64 {
-    all.get(variant).into_iter().flatten().map(figure).fold(0.0, f64::max)
+fn worst(all: &All, variant: usize, figure: Figure) -> f64 {
+    all.get(variant).into_iter().flatten().map(|sample| figure(&sample.one)).fold(0.0, f64::max)
 }
 
 fn quiet_rows(table: &mut Table, bed: &Bed, tell: &dyn Fn(&str)) -> Result<()> {

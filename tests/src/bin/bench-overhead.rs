@@ -8,8 +8,8 @@ use shadow_tests::bench::program::{self, Options};
 use shadow_tests::bench::{overhead, stages};
 use shadow_tests::process;
 
-const REPEATS: u32 = 3;
-const SECONDS: u32 = 10;
+const REPEATS: u32 = 5;
+const SECONDS: u32 = 5;
 
 /// Measures what production loses to the agent under full load.
 #[derive(Debug, Parser)]

@@ -112,10 +112,11 @@ fn a_full_ring_is_counted_and_what_it_cost_is_lost_with_a_reason() -> Result<()>
     let (_production, _candidate) = site::servers(&bed, 16 << 10)?;
     let mut agent = site::agent(&bed, ", rings: { size: 1MiB, shards: 1 }", "")?;
     thread::scope(|scope| {
-        let traffic = scope.spawn(|| load(&bed, 400, 8_000));
+        let traffic = scope.spawn(|| load(&bed, 400, 26_000));
         until(&mut agent, "replays", PATIENCE, |metrics| selected(metrics) > 100)?;
-        // Shorter than it takes for the heartbeat to be stale: the kernel goes on copying into a ring nobody reads.
-        for _ in 0..8 {
+        // For a minute. Shorter than it takes for the heartbeat to be stale: the kernel goes on copying into a ring that
+        // nobody reads.
+        for _ in 0..36 {
             agent.process.signal(Signal::SIGSTOP)?;
             pause(Duration::from_millis(1400))?;
             agent.process.signal(Signal::SIGCONT)?;

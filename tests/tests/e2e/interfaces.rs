@@ -190,7 +190,11 @@ fn the_device_of_a_workload_that_comes_later_draws_the_warning_too() -> Result<(
         ensure!(log.contains(warning), "it said:\n{log}");
         Ok(())
     })?;
-    ensure!(interfaces(&agent)?.len() == 2);
+    wait_until("both interfaces", TIMEOUT, || {
+        let attached = interfaces(&agent)?;
+        ensure!(attached.len() == 2, "{attached:?}");
+        Ok(())
+    })?;
     agent.finish().map(drop)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use shadow_tests::agent::Agent;
-use shadow_tests::bed::{Bed, CANDIDATE_PORT, FRONT, PORT};
+use shadow_tests::bed::{Bed, CANDIDATE_PORT, PORT};
 use shadow_tests::process::wait_until;
 
 use crate::interfaces::{ask, balanced, interfaces, shop};
@@ -12,34 +12,25 @@ use crate::interfaces::{ask, balanced, interfaces, shop};
 /// The agent looks every five seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Detaches every BPF link on the device whose index is its argument, as `bpftool link detach` does.
+/// Detaches every BPF link to a device (XDP, TCX) that the process with the given id holds, as `bpftool link detach` does.
 const DETACH: &str = r#"
 import ctypes, os, platform, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 def bpf(command, attributes):
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = libc.syscall(number, command, buffer, len(attributes))
-    return result, buffer.raw
-link, detached = 0, 0
-while True:
-    result, attributes = bpf(31, struct.pack("=III", link, 0, 0))
-    if result:
-        break
-    link = struct.unpack("=III", attributes)[1]
-    descriptor, _ = bpf(30, struct.pack("=III", link, 0, 0))
-    if descriptor < 0:
+    return libc.syscall(number, command, buffer, len(attributes))
+folder = "/proc/%s/fdinfo/" % sys.argv[1]
+detached = 0
+for name in os.listdir(folder):
+    fields = dict(line.split(":", 1) for line in open(folder + name) if ":" in line)
+    if "link_id" not in fields:
         continue
-    info = ctypes.create_string_buffer(24)
-    bpf(15, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
-    kind, _, _, _, device, _ = struct.unpack("=IIIIII", info.raw)
-    # XDP and TCX
-    if kind in (6, 11) and device == int(sys.argv[1]):
-        result, _ = bpf(34, struct.pack("=I", descriptor))
-        if result:
-            sys.exit("detaching: %d" % ctypes.get_errno())
-        detached += 1
-    os.close(descriptor)
+    link = bpf(30, struct.pack("=III", int(fields["link_id"]), 0, 0))
+    if link < 0 or bpf(34, struct.pack("=I", link)):
+        sys.exit("errno %d" % ctypes.get_errno())
+    os.close(link)
+    detached += 1
 print(detached)
 "#;
 
@@ -52,9 +43,8 @@ fn check(mode: &str) -> Result<()> {
     agent.settle(3)?;
     let before = interfaces(&agent)?;
 
-    let index =
-        bed.production.run(|| Ok(std::fs::read_to_string(format!("/sys/class/net/{FRONT}/ifindex"))?));
-    let output = bed.production.command("python3").args(["-c", DETACH, index?.trim()]).output()?;
+    let pid = agent.process.id().to_string();
+    let output = bed.production.command("python3").args(["-c", DETACH, &pid]).output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(
         output.status.success() && said.trim() == "2",

@@ -105,18 +105,23 @@ fn one_program_is_there_already_and_stays() -> Result<()> {
     let (_production, _candidate) = servers(&bed)?;
     let mut first = Agent::start(&bed, &["--mode", "xdp"])?;
     let begun = shown(&bed)?;
-    let arguments = ["run", "--interface", FRONT, "--port", "8080", "--shadow", &bed.candidate_url()];
-    let second = |mode: &str| -> Result<_> {
-        let rest = ["--mode", mode, "--duration", "1s", "--admin", "127.0.0.1:9466"];
-        Ok(agent::command(&bed, &[&arguments[..], &rest].concat())?.output()?)
+    let shadow = bed.candidate_url();
+    let second = |interface: &str, mode: &str| -> Result<_> {
+        let what = ["run", "--interface", interface, "--port", "8080", "--shadow", &shadow, "--mode", mode];
+        let rest = ["--duration", "1s", "--admin", "127.0.0.1:9466"];
+        Ok(agent::command(&bed, &[&what[..], &rest].concat())?.output()?)
     };
-    let refused = second("xdp")?;
+    let refused = second(FRONT, "xdp")?;
     let said = String::from_utf8_lossy(&refused.stderr);
     ensure!(refused.status.code() == Some(5), "{}: {said}", refused.status);
     for word in ["capture.mode xdp", FRONT, "shadow_xdp_srv", "set capture.mode to tc"] {
         ensure!(said.contains(word), "{word} is not in:\n{said}");
     }
-    let beside = second("tc")?;
+    let others = second("*", "xdp")?;
+    let said = String::from_utf8_lossy(&others.stderr);
+    ensure!(others.status.success(), "one of several is no reason to end: {}: {said}", others.status);
+    ensure!(said.contains("an interface is not captured from") && said.contains("shadow_xdp_srv"), "{said}");
+    let beside = second(FRONT, "tc")?;
     ensure!(beside.status.success(), "{}: {}", beside.status, String::from_utf8_lossy(&beside.stderr));
     ensure!(shown(&bed)? == begun, "{begun} became {}", shown(&bed)?);
     load(&bed, 100)?;

@@ -111,7 +111,7 @@ impl Attachments {
 
     /// Attaches to a device; when it cannot, nothing of the attempt stays.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, device: &Device) -> Result<(), KernelError> {
-        clsact::sweep(device)?;
+        clsact::sweep(&device.name)?;
         let mut programs = programs(device);
         let xdp = self.hold_xdp(ebpf, device)?;
         if xdp.is_some() {
@@ -209,8 +209,8 @@ fn hold<'a>(mut links: impl Iterator<Item = &'a Link>) -> Result<bool, Errno> {
 }
 
 /// The index of a device of this thread's network namespace, by its name.
-fn index(device: &Device) -> Result<u32, Cause> {
-    Ok(if_nametoindex(device.name.as_str())?)
+fn index(device: &str) -> Result<u32, Cause> {
+    Ok(if_nametoindex(device)?)
 }
 
 /// The programs of a device: one for either hook, or for egress only where both directions pass it.

@@ -79,7 +79,8 @@ pub(crate) fn loss(
         counts.copied().unwrap_or(0)
     };
     let refused = held_back(target).saturating_sub(baseline.map_or(0, held_back));
-    let ours = [LostReason::Shutdown, LostReason::SampledOut, LostReason::Shed];
+    // Whom sampling leaves out is chance; whom the budget leaves out is whoever sends much, so that does count.
+    let ours = [LostReason::Shutdown, LostReason::SampledOut];
     let lost = LostReason::ALL.iter().zip(&ledger.lost).filter(|(reason, _)| !ours.contains(reason));
     let lost: Vec<_> = lost.map(|(reason, &count)| (reason.as_str(), count)).collect();
     let target = ledger.targets.get(target);
@@ -94,9 +95,11 @@ pub(crate) fn loss(
         let count = target.and_then(|counts| counts.dropped.get(reason as usize));
         (reason.as_str(), count.copied().unwrap_or(0))
     });
-    let unsent = target.and_then(|counts| counts.failed.get(FailReason::Request as usize));
-    let unsent = (FailReason::Request.as_str(), unsent.copied().unwrap_or(0));
-    let dropped: Vec<_> = dropped.into_iter().chain([unsent]).collect();
+    let unjudged = [FailReason::Request, FailReason::Stalled].map(|reason| {
+        let count = target.and_then(|counts| counts.failed.get(reason as usize));
+        (reason.as_str(), count.copied().unwrap_or(0))
+    });
+    let dropped: Vec<_> = dropped.into_iter().chain(unjudged).collect();
     let sum = |counts: &[(&str, u64)]| counts.iter().map(|(_, count)| count).sum::<u64>();
     let (all_lost, all_dropped) = (sum(&lost), sum(&dropped));
     let counts = Counts { sure: all_lost + all_dropped, unknown: 0, known: ledger.selected + all_lost };

@@ -74,11 +74,11 @@ pub(super) fn attach(ebpf: &mut Ebpf, device: &Device, programs: &[Program]) -> 
     for program in programs {
         object::program(ebpf, program.name)?;
     }
-    let mut tc = open(device)?;
+    let mut tc = open(&device.name)?;
     let Some(_turn) = lock::turn(tc.index()).map_err(|error| failed(error.into()))? else {
         return Err(occupied(Occupant::Turn));
     };
-    let mut clsact_is_ours = sweep_unclaimed(&mut tc, device)?;
+    let mut clsact_is_ours = sweep_unclaimed(&mut tc, &device.name)?;
     let mut free = None;
     for slot in 0..SLOTS {
         free = lock::slot(tc.index(), slot).map_err(|error| failed(error.into()))?.map(|claim| (slot, claim));
@@ -118,8 +118,8 @@ pub(super) fn attach(ebpf: &mut Ebpf, device: &Device, programs: &[Program]) -> 
 }
 
 /// Removes the filters that agents left on a device when they were killed.
-pub(super) fn sweep(device: &Device) -> Result<(), KernelError> {
-    let failed = |source: Cause| error::device(&device.name, "looking for filters on", source);
+pub(in crate::capture::kernel) fn sweep(device: &str) -> Result<(), KernelError> {
+    let failed = |source: Cause| error::device(device, "looking for filters on", source);
     let mut tc = open(device)?;
     let found = tc.filters(PRIORITY).map_err(|error| failed(error.into()))?;
     if !found.iter().any(|filter| Ours::recognise(filter).is_some()) {
@@ -127,7 +127,7 @@ pub(super) fn sweep(device: &Device) -> Result<(), KernelError> {
     }
     let Some(_turn) = lock::turn(tc.index()).map_err(|error| failed(error.into()))? else {
         tracing::warn!(
-            device = device.name,
+            device,
             "another agent is changing this device; what killed agents left there stays, and does nothing"
         );
         return Ok(());
@@ -140,8 +140,8 @@ pub(super) fn sweep(device: &Device) -> Result<(), KernelError> {
 }
 
 /// Removes our filters in every slot that nobody claims; says whether one of them stood in a `clsact` of ours.
-fn sweep_unclaimed(tc: &mut Tc, device: &Device) -> Result<bool, KernelError> {
-    let failed = |source: Cause| error::device(&device.name, "sweeping filters from", source);
+fn sweep_unclaimed(tc: &mut Tc, device: &str) -> Result<bool, KernelError> {
+    let failed = |source: Cause| error::device(device, "sweeping filters from", source);
     let found = tc.filters(PRIORITY).map_err(|error| failed(error.into()))?;
     let mut clsact_is_ours = false;
     for slot in 0..SLOTS {
@@ -153,7 +153,7 @@ fn sweep_unclaimed(tc: &mut Tc, device: &Device) -> Result<bool, KernelError> {
         };
         for left in remove_slot(tc, slot).map_err(|error| failed(error.into()))? {
             clsact_is_ours |= left.clsact_is_ours;
-            tracing::info!(device = device.name, slot, "removed a filter left by an agent that was killed");
+            tracing::info!(device, slot, "removed a filter left by an agent that was killed");
         }
     }
     Ok(clsact_is_ours)
@@ -171,8 +171,8 @@ fn remove_slot(tc: &mut Tc, slot: u16) -> std::io::Result<Vec<Ours>> {
     Ok(removed)
 }
 
-fn open(device: &Device) -> Result<Tc, KernelError> {
-    let failed = |source: Cause| error::device(&device.name, "looking for filters on", source);
+fn open(device: &str) -> Result<Tc, KernelError> {
+    let failed = |source: Cause| error::device(device, "looking for filters on", source);
     Tc::open(index(device).map_err(failed)?).map_err(|error| failed(error.into()))
 }
 

@@ -31,7 +31,7 @@ pub(super) fn attach(
         };
         let program = object::program(ebpf, name)?.fd().map_err(|error| failed(error.into()))?;
         // First, because a program before ours could keep packets from it; ours keeps none from those behind.
-        match Link::create(program.as_fd(), index(device).map_err(failed)?, kind, FIRST) {
+        match Link::create(program.as_fd(), index(&device.name).map_err(failed)?, kind, FIRST) {
             Ok(link) => links.push(link),
             // What the kernel says of a kind that it does not know, or was built without.
             Err(Errno::EINVAL) if links.is_empty() => return Ok(None),

@@ -39,7 +39,7 @@ pub(super) fn attach(
     let failed = |source: Cause| error::device(&device.name, "attaching by XDP to", source);
     let program = object::xdp_program(ebpf, entry.name())?;
     let program = program.fd().map_err(|error| failed(error.into()))?;
-    let index = index(device).map_err(failed)?;
+    let index = index(&device.name).map_err(failed)?;
     let flags = match mode {
         XdpMode::Generic => GENERIC,
         XdpMode::Native => NATIVE,
