@@ -68,7 +68,9 @@ impl Table {
             // Writing to a string does not fail.
             let _ = writeln!(text, "{:<width$}  {:>12.3} {:<10}{ratio}", row.name, row.value, row.unit);
         }
-        let _ = writeln!(text, "\ngoals");
+        if !self.goals.is_empty() {
+            let _ = writeln!(text, "\ngoals");
+        }
         for goal in &self.goals {
             let mark = if goal.ok { "ok" } else { "not ok" };
             let _ = writeln!(

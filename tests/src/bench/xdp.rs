@@ -2,7 +2,8 @@
 //!
 //! Production is one TCP connection over a veth pair between two namespaces, sender and receiver on CPUs of their own
 //! where there are two. Only what the kernel does is measured: programs without a match, or copying into a ring that is
-//! emptied; nothing is rebuilt or replayed. All variants interleaved.
+//! emptied; nothing is rebuilt or replayed. Each measurement of a mode stands between two without any, and is compared
+//! with their mean.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use shadow_agent::capture::SegmentSource as _;
 use shadow_agent::capture::interfaces::{Device, Layer, Toward};
 use shadow_agent::capture::kernel::{KernelCapture, RingSource};
 use shadow_agent::config::{Capture, Mode, XdpMode};
@@ -23,18 +25,17 @@ use crate::netns::{self, Namespace};
 
 const DEVICE: &str = "front";
 const SERVER: ([u8; 4], u16) = ([10, 77, 1, 1], 8080);
-const OFF: &str = "without";
+/// As the agent does.
+const BEAT: Duration = Duration::from_millis(250);
 /// What goes to and fro in a round trip, in bytes.
 const PING: usize = 100;
 /// What is written at once one way, in bytes.
 const WRITE: usize = 128 * 1024;
 
-/// By name; with nothing attached, there is no mode.
-const MODES: [(&str, Option<Mode>); 4] = [
-    (OFF, None),
-    ("tc", Some(Mode::Tc)),
-    ("xdp generic", Some(Mode::Xdp(XdpMode::Generic))),
-    ("xdp native", Some(Mode::Xdp(XdpMode::Native))),
+const MODES: [(&str, Mode); 3] = [
+    ("tc", Mode::Tc),
+    ("xdp generic", Mode::Xdp(XdpMode::Generic)),
+    ("xdp native", Mode::Xdp(XdpMode::Native)),
 ];
 
 /// What production does, and whether it is on a captured port.
@@ -59,6 +60,16 @@ impl Traffic {
     }
 }
 
+/// A measurement, and the mean of those with nothing attached right before and right after it.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    one: f64,
+    beside: f64,
+}
+
+/// By work and mode.
+type All = [[Vec<Sample>; MODES.len()]; WORK.len()];
+
 /// Measures everything and returns the table.
 ///
 /// # Errors
@@ -67,16 +78,20 @@ pub fn run(repeats: u32, seconds: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     let (client, production) = (Namespace::new("client")?, Namespace::new("production")?);
     netns::join((&client, "eth0", &["10.77.1.2/24"]), (&production, DEVICE, &["10.77.1.1/24"]))?;
     let length = Duration::from_secs(u64::from(seconds));
-    let mut all = vec![vec![Vec::new(); WORK.len()]; MODES.len()];
+    let mut all: All = Default::default();
     for repeat in 1..=repeats {
-        for ((name, mode), measured) in MODES.into_iter().zip(&mut all) {
+        for ((name, traffic, captured), measured) in WORK.into_iter().zip(&mut all) {
             tell(&format!("{repeat} of {repeats}: {name}"));
-            for ((_, traffic, captured), figures) in WORK.into_iter().zip(measured) {
-                let work = || measure(&client, &production, traffic, length);
-                figures.push(match mode {
-                    None => work(),
-                    Some(mode) => captured_from(&production, mode, captured, work),
-                }?);
+            let work = || measure(&client, &production, traffic, length);
+            let mut before = work()?;
+            // Another one begins each time, so that none always follows the same.
+            let mut modes: Vec<_> = MODES.into_iter().zip(measured).collect();
+            modes.rotate_left(repeat as usize % MODES.len());
+            for ((_, mode), samples) in modes {
+                let one = captured_from(&production, mode, captured, work)?;
+                let after = work()?;
+                samples.push(Sample { one, beside: f64::midpoint(before, after) });
+                before = after;
             }
         }
     }
@@ -101,24 +116,24 @@ fn captured_from<T>(
     let device =
         Device { name: DEVICE.to_owned(), index: 0, layer: Layer::Ethernet, toward_server: Toward::Ingress };
     let (capture, sources) = production.run(|| Ok(KernelCapture::start(&config, &[device], true)?))?;
+    let source = sources.into_iter().next().context("there is no ring")?;
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| empty(&capture, sources, &done));
+        let emptying = scope.spawn(|| empty(&capture, source, &done));
         let result = work();
         done.store(true, Ordering::Release);
+        emptying.join().map_err(|_| anyhow!("the consumer panicked"))??;
         result
     })
 }
 
 /// What an agent that rebuilds nothing does.
-fn empty(capture: &KernelCapture, mut sources: Vec<RingSource>, done: &AtomicBool) {
+fn empty(capture: &KernelCapture, mut source: RingSource, done: &AtomicBool) -> Result<()> {
     while !done.load(Ordering::Acquire) {
         capture.beat();
-        for source in &mut sources {
-            source.discard(&mut |_| ());
-        }
-        thread::sleep(Duration::from_millis(2));
+        source.poll(BEAT, &mut |_| ())?;
     }
+    Ok(())
 }
 
 fn measure(client: &Namespace, production: &Namespace, traffic: Traffic, length: Duration) -> Result<f64> {
@@ -194,17 +209,18 @@ fn echo(mut stream: TcpStream) -> Result<f64> {
     Ok(0.0)
 }
 
-fn table(all: &[Vec<Vec<f64>>]) -> Result<Table> {
+fn table(all: &All) -> Result<Table> {
     let mut table = Table { name: "xdp", ..Table::default() };
-    for (index, (work, traffic, _)) in WORK.into_iter().enumerate() {
-        let figure = |measured: &Vec<Vec<f64>>| {
-            measured.get(index).and_then(|figures| median(figures)).context("nothing was measured")
-        };
-        let off = figure(all.first().context("nothing was measured")?)?;
-        for ((name, mode), measured) in MODES.into_iter().zip(all) {
-            let value = figure(measured)?;
-            let ratio = mode.map(|_| (OFF, value / off));
-            table.row(&format!("{work}: {name}"), value, traffic.unit(), ratio);
+    let middle = |samples: &mut dyn Iterator<Item = f64>| {
+        median(&samples.collect::<Vec<_>>()).context("nothing was measured")
+    };
+    for ((work, traffic, _), measured) in WORK.into_iter().zip(all) {
+        let off = middle(&mut measured.iter().flatten().map(|sample| sample.beside))?;
+        table.row(&format!("{work}: without"), off, traffic.unit(), None);
+        for ((name, _), samples) in MODES.into_iter().zip(measured) {
+            let value = middle(&mut samples.iter().map(|sample| sample.one))?;
+            let ratio = middle(&mut samples.iter().map(|sample| sample.one / sample.beside))?;
+            table.row(&format!("{work}: {name}"), value, traffic.unit(), Some(("without", ratio)));
         }
     }
     Ok(table)

@@ -8,8 +8,9 @@ use shadow_tests::bench::program::{self, Options};
 use shadow_tests::bench::{overhead, stages};
 use shadow_tests::process;
 
-const REPEATS: u32 = 5;
-const SECONDS: u32 = 5;
+/// Many short pairs make the median robust against a machine whose speed drifts.
+const REPEATS: u32 = 9;
+const SECONDS: u32 = 3;
 
 /// Measures what production loses to the agent under full load.
 #[derive(Debug, Parser)]
