@@ -35,6 +35,7 @@ use crate::privileges;
 use crate::replay::{self, Registrar, Replayer};
 use crate::report::{Outcome, Report};
 use crate::shard::{self, Links, Pipeline, PipelineSettings};
+use crate::terminal;
 
 mod files;
 mod follow;
@@ -43,7 +44,7 @@ mod heartbeat;
 mod line;
 mod publish;
 mod signals;
-pub mod status;
+mod status;
 mod wreck;
 
 use follow::Following;
@@ -141,7 +142,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
         live.abort();
         ended
     });
-    status::clear();
+    terminal::clear();
     following.finish();
     capture.finish(&control);
     runtime.block_on(drain(&line, capture.driving, &mut signals));

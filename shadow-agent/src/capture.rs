@@ -1,6 +1,7 @@
 //! Where segments come from. Everything behind this trait is the same for live traffic and for files.
 //!
-//! `kernel` is the only user of aya, and the only home of `unsafe`; `interfaces` finds devices and what they are.
+//! `kernel` is the only user of aya, and the only home of `unsafe`; `interfaces` finds devices and what they are; `file`
+//! reads captures.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use crate::exchange::{Timestamp, reasons};
 
+pub mod file;
 pub mod interfaces;
 pub mod kernel;
 

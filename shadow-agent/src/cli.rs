@@ -89,6 +89,8 @@ pub struct Cli {
 pub enum Command {
     /// Capture, replay, compare, and print a summary at the end
     Run(Box<RunArgs>),
+    /// Rebuild the exchanges of a capture file, and print one JSON object a line
+    Inspect(InspectArgs),
     /// Talk to a running agent
     Ctl(CtlArgs),
     /// Say what this host can and cannot do, and how to fix it
@@ -204,6 +206,30 @@ pub struct RunArgs {
     pub label: Option<String>,
 }
 
+/// The arguments of `inspect`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Each line is an exchange, whole or lost for a reason; the last line is {\"summary\": ...}. Values
+are masked as in reports. Bodies are not shown: body_len and body_sha256 are of the body after
+transfer decoding and before content decoding.
+
+Examples:
+  shadow-agent inspect capture.pcap
+  tcpdump -i eth0 -U -w - port 8080 | shadow-agent inspect - --port 8080")]
+pub struct InspectArgs {
+    /// A capture (pcap or pcapng, compressed with gzip or not), or - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// The server's port, or a range such as 9000-9010 (repeatable) [default: any]
+    #[arg(long, value_name = "PORT|A-B", value_parser = ports)]
+    pub port: Vec<(u16, u16)>,
+
+    /// Take masks, limits and ports from this configuration file (YAML) [default: known credentials are masked]
+    #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+}
+
 /// The arguments of `ctl`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -282,6 +308,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    units::ports(text).map_err(|problem| problem.to_string())
+}
+
 fn log_filter(text: &str) -> Result<String, String> {
     match EnvFilter::builder().parse(text) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
@@ -316,6 +346,8 @@ mod tests {
             "--log a=b=c run",
             "ctl reload",
             "config",
+            "inspect",
+            "inspect a.pcap --port 0",
         ] {
             let words = ["shadow-agent"].into_iter().chain(words.split_whitespace());
             let error = Cli::try_parse_from(words).unwrap_err();

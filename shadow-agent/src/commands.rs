@@ -4,7 +4,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -13,17 +13,24 @@ use crate::admin::client::Client;
 use crate::admin::switch::SwitchError;
 use crate::admin::{AdminError, SwitchFile};
 use crate::app::{self, Options};
+use crate::capture::file::{FileError, FileSource};
 use crate::capture::interfaces::netns::NetNsError;
 use crate::capture::interfaces::{self, InterfaceError};
 use crate::capture::kernel::{KernelError, XdpObstacle};
-use crate::cli::{Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, Exit, RunArgs, UsageError};
+use crate::cli::{
+    Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, Exit, InspectArgs, RunArgs, UsageError,
+};
 use crate::compare::CompareError;
 use crate::config::check::{LoopError, check_loop};
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, Credentials};
 use crate::doctor;
+use crate::inspect::{self, InspectError};
 use crate::policy::PolicyError;
+use crate::policy::mask::Masker;
 use crate::privileges::{self, PrivilegeError};
 use crate::replay::ReplayError;
+use crate::shard::PipelineSettings;
+use crate::terminal;
 
 /// Runs a subcommand.
 ///
@@ -32,6 +39,7 @@ use crate::replay::ReplayError;
 pub fn execute(command: &Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(arguments) => run(arguments),
+        Command::Inspect(arguments) => inspect(arguments),
         Command::Ctl(arguments) => ctl(arguments),
         Command::Doctor(arguments) => doctor(arguments),
         Command::Config(arguments) => match &arguments.command {
@@ -56,6 +64,27 @@ fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
         switch: arguments.state.as_deref().map(SwitchFile::in_directory),
     };
     app::run(&config, &options)
+}
+
+fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
+    let (mask, limits, configured) = match &arguments.config {
+        Some(path) => {
+            let config = config::load(Some(path), env::vars(), &RunArgs::default())?;
+            (config.mask, config.limits, config.capture.ports)
+        }
+        None => Default::default(),
+    };
+    let ports = if arguments.port.is_empty() { &configured } else { &arguments.port };
+    let masker = Masker::new(&mask, Credentials::Skip)?;
+    let source = FileSource::open(&arguments.file)?;
+    let settings = PipelineSettings::new(&limits, ports, 1, fastrand::u64(..));
+    let mut output = BufWriter::new(io::stdout().lock());
+    let watched = terminal::is_watched() && !io::stdout().is_terminal();
+    match inspect::run(source, &settings, &masker, &mut output, watched) {
+        // Whoever took the lines had enough of them.
+        Err(InspectError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Success),
+        ended => Ok(ended.map(|()| Exit::Success)?),
+    }
 }
 
 fn ctl(arguments: &CtlArgs) -> anyhow::Result<Exit> {
@@ -134,6 +163,11 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
             };
         }
         if let Some(SwitchError::Directory { .. } | SwitchError::Read { .. }) = cause.downcast_ref() {
+            return Exit::Usage;
+        }
+        if let Some(FileError::Open { .. } | FileError::Unknown { .. } | FileError::Link { .. }) =
+            cause.downcast_ref()
+        {
             return Exit::Usage;
         }
         if cause.is::<PrivilegeError>() {

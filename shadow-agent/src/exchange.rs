@@ -27,6 +27,14 @@ impl Timestamp {
     }
 }
 
+/// RFC 3339, in UTC, with nanoseconds.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or(jiff::Timestamp::MAX);
+        write!(f, "{time:.9}")
+    }
+}
+
 /// Names one exchange in marks, reports and the store: 16 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExchangeId(pub u64);
@@ -206,6 +214,27 @@ pub struct Exchange {
     /// Production's response.
     pub response: Response,
     /// When its parts were seen.
+    pub times: Times,
+}
+
+/// What is known of an exchange that should have been whole, and is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Why it is not.
+    pub reason: LostReason,
+    /// Its name, which nobody else has.
+    pub id: ExchangeId,
+    /// The connection that it was seen on.
+    pub connection: ConnectionId,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// Who answered, or should have.
+    pub server: SocketAddr,
+    /// The request, if its head was seen whole. Its body is there only if [`Times::request_done`] is.
+    pub request: Option<Request>,
+    /// The response, likewise.
+    pub response: Option<Response>,
+    /// When its parts were seen; what was not seen has the time zero.
     pub times: Times,
 }
 

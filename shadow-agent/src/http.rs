@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::exchange::{ConnectionId, Exchange, ExchangeId, LostReason, SkipReason};
+use crate::exchange::{ConnectionId, Exchange, ExchangeId, Lost, SkipReason};
 
 mod body;
 mod connection;
@@ -24,7 +24,7 @@ pub use head::{MAX_FIELDS, MAX_HEAD};
 pub use sniff::direction;
 
 /// The most requests of one connection that wait for their responses; one more, and all of them are lost
-/// ([`LostReason::Evicted`]).
+/// ([`crate::exchange::LostReason::Evicted`]).
 pub const MAX_PIPELINED: usize = 256;
 
 /// The bounds of exchanges.
@@ -45,7 +45,7 @@ pub enum Event {
     /// It, or the whole connection, is deliberately left alone.
     Skipped(SkipReason),
     /// It should have been whole, and is not.
-    Lost(LostReason),
+    Lost(Box<Lost>),
 }
 
 /// What connections share: settings, numbers, and where their events go.

@@ -1,15 +1,15 @@
 //! Logging to standard error. Lines of the log never hold a body, a header value or a secret.
 
-use std::io::{self, IsTerminal, Stderr, Write};
+use std::io::{self, Stderr, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::app::status::CLEAR_LINE;
+use crate::terminal::{self, CLEAR_LINE};
 
 /// Starts logging with a filter that the command line has checked.
 pub fn start(filter: &str) {
-    let terminal = io::stderr().is_terminal();
+    let terminal = terminal::is_watched();
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_ansi(terminal)
@@ -20,7 +20,7 @@ pub fn start(filter: &str) {
 
 /// Says on standard error why the program ends.
 pub fn fail(error: &anyhow::Error) {
-    let clear = if io::stderr().is_terminal() { CLEAR_LINE } else { "" };
+    let clear = if terminal::is_watched() { CLEAR_LINE } else { "" };
     // There is nowhere else to say it.
     let _ = writeln!(io::stderr(), "{clear}shadow-agent: {}", sentence(error));
 }

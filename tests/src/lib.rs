@@ -16,3 +16,4 @@ pub mod process;
 pub mod report;
 pub mod servers;
 pub mod service;
+pub mod tshark;

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 
 use super::body::{BodyReader, Step};
 use super::head::HeadBuffer;
-use super::open::Open;
+use super::open::{Fate, Open};
 use super::{Context, Event};
 use crate::capture::Direction;
-use crate::exchange::{ConnectionId, Exchange, LostReason, SkipReason, Timestamp};
+use crate::exchange::{ConnectionId, Exchange, Lost, LostReason, SkipReason, Times, Timestamp};
 use crate::tcp::{self, Ending, Interest, Load, Peers};
 
 /// What comes next from the client.
@@ -163,13 +163,13 @@ impl Connection {
             Requests::Boundary => {
                 // Nothing but (a part of) at least one request can be missing here.
                 *cx.seen += 1;
-                (cx.emit)(Event::Lost(LostReason::Gap));
+                self.lose_unseen(LostReason::Gap, time, cx);
                 self.give_up_unproven(LostReason::Gap, cx);
             }
             Requests::Head { tentative: false } => self.drop_request(LostReason::Gap, cx),
             Requests::Body(body) => {
                 if let Some(step) = body.skip(length) {
-                    self.settle_request(Event::Lost(LostReason::Gap), cx);
+                    self.settle_request(Fate::Lost(LostReason::Gap), cx);
                     if step == Step::Done {
                         self.request_done(u64::MAX, time, cx);
                     }
@@ -186,7 +186,7 @@ impl Connection {
             Responses::Over => {}
             Responses::Body(body) => match body.skip(length) {
                 Some(step) => {
-                    self.settle(0, Event::Lost(LostReason::Gap), cx);
+                    self.settle(0, Fate::Lost(LostReason::Gap), cx);
                     if step == Step::Done {
                         self.response_done(time, cx);
                     }
@@ -214,7 +214,7 @@ impl Connection {
         self.response_head.clear();
         // What has its response may still get the rest of its request; nothing else will be answered.
         while self.queue.back().is_some_and(|open| !open.answered) {
-            self.settle(self.queue.len() - 1, Event::Lost(LostReason::Truncated), cx);
+            self.settle(self.queue.len() - 1, Fate::Lost(LostReason::Truncated), cx);
             self.queue.pop_back();
             self.attached = false;
         }
@@ -242,7 +242,7 @@ impl Connection {
         for index in 0..self.queue.len() {
             let late = |started| now.since(started) >= cx.settings.exchange_timeout;
             if self.queue.get(index).is_some_and(|open| late(open.times.started)) {
-                self.settle(index, Event::Lost(LostReason::Timeout), cx);
+                self.settle(index, Fate::Lost(LostReason::Timeout), cx);
             }
         }
     }
@@ -250,7 +250,7 @@ impl Connection {
     /// Leaves the whole connection alone from here on.
     pub(super) fn skip_connection(&mut self, reason: SkipReason, cx: &mut Context<'_>) {
         for index in 0..self.queue.len() {
-            self.settle(index, Event::Skipped(reason), cx);
+            self.settle(index, Fate::Skipped(reason), cx);
         }
         self.die();
     }
@@ -276,7 +276,7 @@ impl Connection {
         let start = self.request_start;
         let sequential = |(_, ack): (u64, Option<u64>)| ack.is_some() && start.ack > ack;
         if self.proof && self.outstanding.is_some_and(|before| !sequential(before)) {
-            (cx.emit)(Event::Lost(LostReason::Unpaired));
+            self.lose_unseen(LostReason::Unpaired, start.time, cx);
             self.attached = false;
             return;
         }
@@ -287,7 +287,7 @@ impl Connection {
     }
 
     /// Gives the event of the exchange at that place of the queue, unless it was given, and drops what it holds.
-    pub(super) fn settle(&mut self, index: usize, event: Event, cx: &mut Context<'_>) {
+    pub(super) fn settle(&mut self, index: usize, fate: Fate, cx: &mut Context<'_>) {
         let last = index + 1 == self.queue.len();
         let Some(open) = self.queue.get_mut(index) else { return };
         if open.closed {
@@ -295,8 +295,20 @@ impl Connection {
         }
         open.closed = true;
         self.held -= std::mem::take(&mut open.cost);
-        (open.request, open.response) = (None, None);
-        (cx.emit)(event);
+        let (request, response) = (open.request.take(), open.response.take());
+        (cx.emit)(match fate {
+            Fate::Skipped(reason) => Event::Skipped(reason),
+            Fate::Lost(reason) => Event::Lost(Box::new(Lost {
+                reason,
+                id: open.id,
+                connection: self.id,
+                client: self.client,
+                server: self.server,
+                request,
+                response,
+                times: open.times,
+            })),
+        });
         if let (true, true, Requests::Body(body)) = (last, self.attached, &mut self.requests) {
             body.discard();
         }
@@ -305,10 +317,24 @@ impl Connection {
         }
     }
 
+    /// Gives the event of an exchange of which nothing is known but that it was there.
+    pub(super) fn lose_unseen(&mut self, reason: LostReason, started: Timestamp, cx: &mut Context<'_>) {
+        (cx.emit)(Event::Lost(Box::new(Lost {
+            reason,
+            id: cx.ids.exchange(),
+            connection: self.id,
+            client: self.client,
+            server: self.server,
+            request: None,
+            response: None,
+            times: Times { started, ..Times::default() },
+        })));
+    }
+
     /// Gives the event of the exchange whose request is under way, if there is one.
-    pub(super) fn settle_request(&mut self, event: Event, cx: &mut Context<'_>) {
+    pub(super) fn settle_request(&mut self, fate: Fate, cx: &mut Context<'_>) {
         if self.attached {
-            self.settle(self.queue.len().saturating_sub(1), event, cx);
+            self.settle(self.queue.len().saturating_sub(1), fate, cx);
         }
     }
 
@@ -328,7 +354,7 @@ impl Connection {
             return;
         }
         let index = self.queue.len().saturating_sub(1);
-        self.settle(index, Event::Lost(reason), cx);
+        self.settle(index, Fate::Lost(reason), cx);
         if matches!(self.requests, Requests::Body(_)) {
             if let Some(open) = self.queue.back_mut() {
                 open.end = Some(u64::MAX);
@@ -347,7 +373,7 @@ impl Connection {
     /// Gives up everything under way, because it is unknown which response the next one is.
     pub(super) fn lose_all(&mut self, reason: LostReason, cx: &mut Context<'_>) {
         for index in 0..self.queue.len() {
-            self.settle(index, Event::Lost(reason), cx);
+            self.settle(index, Fate::Lost(reason), cx);
         }
         self.queue.clear();
         self.attached = false;
@@ -390,18 +416,16 @@ impl Connection {
         if closed {
             return;
         }
-        let event = match (request, response) {
-            (Some(request), Some(response)) => Event::Exchange(Exchange {
-                id,
-                connection: self.id,
-                client: self.client,
-                server: self.server,
-                request,
-                response,
-                times,
-            }),
-            _ => Event::Lost(LostReason::Unpaired),
-        };
-        (cx.emit)(event);
+        let (connection, client, server) = (self.id, self.client, self.server);
+        (cx.emit)(match (request, response) {
+            (Some(request), Some(response)) => {
+                Event::Exchange(Exchange { id, connection, client, server, request, response, times })
+            }
+            (request, response) => {
+                let reason = LostReason::Unpaired;
+                let lost = Lost { reason, id, connection, client, server, request, response, times };
+                Event::Lost(Box::new(lost))
+            }
+        });
     }
 }

@@ -3,6 +3,7 @@
 use super::body::{BodyReader, Step};
 use super::connection::{Connection, Requests, Responses, Start};
 use super::head::{self, Kind, RequestHead, Taken};
+use super::open::Fate;
 use super::responses::after_line_ends;
 use super::sniff::{self, Protocol};
 use super::{Context, Event, MAX_PIPELINED};
@@ -59,7 +60,7 @@ impl Connection {
                 Requests::Body(body) => {
                     let step = body.read(&mut rest);
                     if body.oversized() {
-                        self.settle_request(Event::Skipped(SkipReason::BodyTooLarge), cx);
+                        self.settle_request(Fate::Skipped(SkipReason::BodyTooLarge), cx);
                     }
                     match step {
                         Ok(Step::More) => return,
@@ -152,7 +153,7 @@ impl Connection {
         }
         self.requests = Requests::Body(body);
         if oversized && kind != Kind::Connect {
-            self.settle_request(Event::Skipped(SkipReason::BodyTooLarge), cx);
+            self.settle_request(Fate::Skipped(SkipReason::BodyTooLarge), cx);
         }
         if empty {
             let attached = self.attached;

@@ -3,7 +3,7 @@
 use super::body::{BodyReader, Step};
 use super::connection::{Connection, Requests, Responses};
 use super::head::{self, Kind, ResponseHead, Taken};
-use super::open::Open;
+use super::open::{Fate, Open};
 use super::{Context, Event, sniff};
 use crate::exchange::{Headers, LostReason, Response, SkipReason, Timestamp};
 use crate::tcp::Chunk;
@@ -49,7 +49,7 @@ impl Connection {
                 Responses::Body(body) => {
                     let step = body.read(&mut rest);
                     if body.oversized() {
-                        self.settle(0, Event::Skipped(SkipReason::BodyTooLarge), cx);
+                        self.settle(0, Fate::Skipped(SkipReason::BodyTooLarge), cx);
                     }
                     match step {
                         Ok(Step::More) => return,
@@ -75,7 +75,7 @@ impl Connection {
             None => {
                 *cx.seen += 1;
                 if self.spoken || sniff::status_line(rest) {
-                    (cx.emit)(Event::Lost(LostReason::Unpaired));
+                    self.lose_unseen(LostReason::Unpaired, chunk.time, cx);
                     self.proof = true;
                 } else {
                     (cx.emit)(Event::Skipped(SkipReason::NotHttp));
@@ -124,9 +124,9 @@ impl Connection {
         }
         let mut body = BodyReader::new(head.framing, cx.settings.body);
         if head.event_stream {
-            self.settle(0, Event::Skipped(SkipReason::Streaming), cx);
+            self.settle(0, Fate::Skipped(SkipReason::Streaming), cx);
         } else if body.oversized() {
-            self.settle(0, Event::Skipped(SkipReason::BodyTooLarge), cx);
+            self.settle(0, Fate::Skipped(SkipReason::BodyTooLarge), cx);
         }
         self.charge(0, size);
         if let Some(open) = self.queue.front_mut() {

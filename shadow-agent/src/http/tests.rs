@@ -119,7 +119,7 @@ fn brief(event: &Event) -> String {
             format!("{} {target}{sent} {}{got}", request.method, response.status)
         }
         Event::Skipped(reason) => format!("skipped {reason}"),
-        Event::Lost(reason) => format!("lost {reason}"),
+        Event::Lost(lost) => format!("lost {}", lost.reason),
     }
 }
 

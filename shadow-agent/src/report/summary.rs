@@ -229,7 +229,7 @@ pub(super) fn build(
     Summary {
         version: env!("CARGO_PKG_VERSION"),
         run: report.label().to_owned(),
-        started: rfc3339(report.started()),
+        started: report.started().to_string(),
         duration_seconds: now.since(report.started()).as_secs_f64(),
         overall,
         endpoints,
@@ -312,8 +312,8 @@ fn differences(groups: &Groups, compared: u64) -> Vec<DifferenceGroup> {
             kind: kind_name(kind),
             count: group.count,
             share: group.count as f64 / compared.max(1) as f64,
-            first_seen: rfc3339(group.first),
-            last_seen: rfc3339(group.last),
+            first_seen: group.first.to_string(),
+            last_seen: group.last.to_string(),
             examples: group.examples.clone(),
         })
         .collect()
@@ -397,9 +397,4 @@ pub fn remedy(reason: SkipReason) -> &'static str {
             "a rule of mask.send could not be applied to the body, so nothing was sent; check the rule against the body's format"
         }
     }
-}
-
-fn rfc3339(time: Timestamp) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(time.0))
-        .map_or_else(|_| String::new(), |time| time.to_string())
 }

@@ -158,7 +158,7 @@ impl<'a> Batch<'a> {
                 None => count(&mut self.lost, LostReason::Backlog as usize),
             },
             Event::Skipped(reason) => count(&mut self.skipped, reason as usize),
-            Event::Lost(reason) => count(&mut self.lost, reason as usize),
+            Event::Lost(lost) => count(&mut self.lost, lost.reason as usize),
         }
     }
 

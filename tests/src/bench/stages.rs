@@ -138,8 +138,8 @@ impl Tally {
         match event {
             Event::Exchange(_) => self.exchanges += 1,
             Event::Skipped(_) => self.skipped += 1,
-            Event::Lost(reason) => {
-                if let Some(count) = self.lost.get_mut(*reason as usize) {
+            Event::Lost(lost) => {
+                if let Some(count) = self.lost.get_mut(lost.reason as usize) {
                     *count += 1;
                 }
             }

@@ -34,6 +34,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "apache2-utils", gives: "ab", need: Need::Test, program: Some("ab") },
     Package { name: "wrk", gives: "wrk", need: Need::Test, program: Some("wrk") },
     Package { name: "tcpdump", gives: "tcpdump", need: Need::Test, program: Some("tcpdump") },
+    Package { name: "tshark", gives: "tshark", need: Need::Test, program: Some("tshark") },
     Package { name: "gunicorn", gives: "gunicorn and Python 3", need: Need::Test, program: Some("gunicorn") },
     Package {
         name: "prometheus",

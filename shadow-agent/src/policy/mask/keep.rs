@@ -29,6 +29,15 @@ const MARGIN: usize = 1 << 10;
 /// Bytes of a SHA-256 digest that are kept.
 const DIGEST_BYTES: usize = 8;
 
+/// How much of a value is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// Up to [`MAX_KEPT`].
+    Excerpt,
+    /// All of it; what it belongs to is bounded by the parser.
+    Whole,
+}
+
 /// A JSON document of which values may be kept, its masked fields already replaced.
 #[derive(Debug)]
 pub struct Document<'a> {
@@ -67,11 +76,20 @@ impl Masker {
     /// The value of a header field: hidden when the rules or the built-in list of credentials name the field.
     #[must_use]
     pub fn keep_header(&self, name: &str, value: &[u8]) -> Kept<String> {
-        let name = name.as_bytes();
+        self.header(name.as_bytes(), value, Extent::Excerpt)
+    }
+
+    /// Like [`Masker::keep_header`], and not shortened.
+    #[must_use]
+    pub fn keep_whole_header(&self, name: &[u8], value: &[u8]) -> Kept<String> {
+        self.header(name, value, Extent::Whole)
+    }
+
+    fn header(&self, name: &[u8], value: &[u8], extent: Extent) -> Kept<String> {
         if self.keep.names_header(name) || credentials::is_header(name) || is_set_cookie(name) {
             return Kept(detect::placeholder("header"));
         }
-        self.keep_loose(&String::from_utf8_lossy(value))
+        self.keep_loose(&String::from_utf8_lossy(value), extent)
     }
 
     /// A cookie that a response sets: its name and attributes, never its value.
@@ -82,13 +100,22 @@ impl Masker {
             shown.push_str("; ");
             shown.push_str(attribute);
         }
-        self.keep_loose(&shown)
+        self.keep_loose(&shown, Extent::Excerpt)
     }
 
     /// The target of a request in origin-form: parameters hidden by name, whatever looks like personal data by form.
     #[must_use]
     pub fn keep_target(&self, request: &Request) -> Kept<String> {
-        let target = request.origin_form();
+        self.target(request.origin_form(), Extent::Excerpt)
+    }
+
+    /// The target of a request as received, not shortened; else like [`Masker::keep_target`].
+    #[must_use]
+    pub fn keep_whole_target(&self, request: &Request) -> Kept<String> {
+        self.target(&request.target, Extent::Whole)
+    }
+
+    fn target(&self, target: &[u8], extent: Extent) -> Kept<String> {
         let mut parts = target.splitn(2, |&byte| byte == b'?');
         let mut shown = String::new();
         for (index, segment) in parts.next().unwrap_or_default().split(|&byte| byte == b'/').enumerate() {
@@ -111,7 +138,7 @@ impl Masker {
             shown.push(if index == 0 { '?' } else { '&' });
             shown.push_str(&self.parameter(&parameter_name(parameter), parameter));
         }
-        self.finish(&shown)
+        self.finish(&shown, extent)
     }
 
     /// Prepares a document, so that its values can be kept. Without field rules this costs nothing.
@@ -134,7 +161,7 @@ impl Masker {
             None => document.document.pointer(&pointer(path)),
         };
         match value {
-            Some(value) => self.finish(&rendered(&Shown(value, self))),
+            Some(value) => self.finish(&rendered(&Shown(value, self)), Extent::Excerpt),
             None => self.keep_masked(),
         }
     }
@@ -150,7 +177,7 @@ impl Masker {
     #[must_use]
     pub fn keep_text(&self, text: &str) -> Kept<String> {
         if self.keep.fields.is_empty() {
-            return self.finish(text);
+            return self.finish(text, Extent::Excerpt);
         }
         if content::begins_like_json(text.as_bytes())
             && let Ok(document) = serde_json::from_str(text)
@@ -167,12 +194,12 @@ impl Masker {
     }
 
     /// Text outside bodies: shown, unless there are field rules and it has JSON in it.
-    fn keep_loose(&self, text: &str) -> Kept<String> {
+    fn keep_loose(&self, text: &str, extent: Extent) -> Kept<String> {
         let decoded = percent_decode(text.as_bytes());
         if !self.keep.fields.is_empty() && resembles_json(&String::from_utf8_lossy(&decoded)) {
             return self.keep_text(text);
         }
-        self.finish(text)
+        self.finish(text, extent)
     }
 
     /// A piece of a target, hidden whole when anything in it has to be.
@@ -215,14 +242,17 @@ impl Masker {
     }
 
     /// What every value goes through in the end.
-    fn finish(&self, text: &str) -> Kept<String> {
-        let scanned = prefix(text, MAX_SCANNED);
+    fn finish(&self, text: &str, extent: Extent) -> Kept<String> {
+        let scanned = if extent == Extent::Whole { text } else { prefix(text, MAX_SCANNED) };
         let decoded = percent_decode(scanned.as_bytes());
         let scrubbed = match self.scrub(&String::from_utf8_lossy(&decoded)) {
             // Something is hidden behind percent-encoding, perhaps: show the text without it.
             Cow::Owned(scrubbed) => Cow::Owned(scrubbed),
             Cow::Borrowed(_) => self.scrub(scanned),
         };
+        if extent == Extent::Whole {
+            return Kept(scrubbed.into_owned());
+        }
         let safe = if scanned.len() < text.len() {
             prefix(&scrubbed, scrubbed.len().saturating_sub(MARGIN))
         } else {

@@ -1,0 +1,235 @@
+//! Captures read offline: what is found in them is what others find, and what is no capture is refused.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use shadow_tests::agent;
+use shadow_tests::bed::{Bed, FRONT, PORT};
+use shadow_tests::client::{Connection, chunked_request, request};
+use shadow_tests::servers::Nginx;
+use shadow_tests::service::filler;
+use shadow_tests::tshark::{self, Capture, Told};
+
+/// What `inspect` printed.
+struct Inspected {
+    exchanges: Vec<Value>,
+    summary: Value,
+}
+
+fn inspect(bed: &Bed, arguments: &[&str]) -> Result<Inspected> {
+    let output = agent::command(bed, &[&["inspect"], arguments].concat())?.output()?;
+    ensure!(output.status.success(), "inspect: {}", String::from_utf8_lossy(&output.stderr));
+    understood(&output)
+}
+
+fn understood(output: &Output) -> Result<Inspected> {
+    let text = String::from_utf8(output.stdout.clone())?;
+    let mut lines = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let last = lines.pop().context("nothing was printed")?;
+    let summary = last.get("summary").context("the last line is no summary")?.clone();
+    Ok(Inspected { exchanges: lines, summary })
+}
+
+impl Inspected {
+    /// The exchanges that are whole, as tshark would tell them.
+    fn told(&self) -> Result<Vec<Told>> {
+        let whole = self.exchanges.iter().filter(|line| line["outcome"] == "complete");
+        whole.map(told).collect()
+    }
+}
+
+fn told(line: &Value) -> Result<Told> {
+    let text = |pointer: &str| {
+        let value = line.pointer(pointer).and_then(Value::as_str);
+        value.map(str::to_owned).with_context(|| format!("no {pointer} in {line}"))
+    };
+    Ok(Told {
+        method: text("/request/method")?,
+        target: text("/request/target")?,
+        request_body: text("/request/body_sha256")?,
+        status: line.pointer("/response/status").and_then(Value::as_u64).context("no status")?,
+        response_body: text("/response/body_sha256")?,
+    })
+}
+
+/// How often each exchange occurs.
+fn tally(all: Vec<Told>) -> BTreeMap<Told, u32> {
+    let mut tally = BTreeMap::new();
+    for told in all {
+        *tally.entry(told).or_default() += 1;
+    }
+    tally
+}
+
+fn same(ours: Vec<Told>, theirs: Vec<Told>) -> Result<()> {
+    let (ours, theirs) = (tally(ours), tally(theirs));
+    for (told, count) in &theirs {
+        let found = ours.get(told).copied().unwrap_or_default();
+        ensure!(found == *count, "tshark finds {count} of {told:?}, inspect {found}");
+    }
+    let more = ours.keys().find(|told| !theirs.contains_key(told));
+    ensure!(more.is_none(), "inspect finds {more:?}, tshark does not");
+    Ok(())
+}
+
+/// nginx with bodies of every framing: plain, compressed on the fly (and so chunked), none, and uploads.
+fn nginx(bed: &Bed) -> Result<Nginx> {
+    fs::write(bed.folder().join("small"), filler(100))?;
+    fs::write(bed.folder().join("large"), filler(1 << 20))?;
+    let server = format!(
+        "gzip on; gzip_min_length 10; gzip_types text/plain;
+         server {{
+             listen {PORT}; root {}; default_type text/plain; client_max_body_size 8m;
+             location = /moved {{ return 302 /small; }}
+             location = /nothing {{ return 204; }}
+             location /echo {{ proxy_pass http://127.0.0.1:{PORT}/sink; }}
+             location /sink {{ return 200 \"taken\"; }}
+         }}",
+        bed.folder().display()
+    );
+    Nginx::start(&bed.production, bed.folder(), "production", PORT, &server)
+}
+
+fn run(bed: &Bed, words: &[&str]) -> Result<()> {
+    let (program, arguments) = words.split_first().context("no program")?;
+    let status = bed.client.command(program).args(arguments).stdout(Stdio::null()).status()?;
+    ensure!(status.success(), "{words:?} ended with {status}");
+    Ok(())
+}
+
+#[test]
+fn tshark_finds_the_same_exchanges() -> Result<()> {
+    let bed = Bed::new()?;
+    let _production = nginx(&bed)?;
+    let upload = bed.folder().join("upload");
+    fs::write(&upload, filler(300_000))?;
+    let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
+    let base = format!("http://{}", bed.production_address());
+    let at = |path: &str| format!("{base}{path}");
+    let data = format!("@{}", upload.display());
+    let quiet = ["curl", "--silent", "--output", "/dev/null"];
+    let small = at("/small");
+    let calls: [&[&str]; 9] = [
+        &[&small, "--output", "/dev/null", &at("/large")],
+        &["--compressed", &at("/large")],
+        &["--head", &small],
+        &["--http1.0", &small],
+        &["--data-binary", &data, &at("/echo/upload")],
+        &["--header", "Transfer-Encoding: chunked", "--data-binary", &data, &at("/echo/chunked")],
+        &["--request", "DELETE", &at("/nothing"), "--output", "/dev/null", &at("/missing?a=b&c=%20d")],
+        &["--location", &at("/moved")],
+        &["--range", "10-19", &small],
+    ];
+    for call in calls {
+        run(&bed, &[&quiet, call].concat())?;
+    }
+    run(&bed, &["ab", "-q", "-k", "-n", "300", "-c", "4", &small])?;
+    run(&bed, &["ab", "-q", "-n", "20", "-c", "2", &small])?;
+    bed.client.run(|| -> Result<()> {
+        let mut connection = Connection::open(bed.production_address())?;
+        // Requests that do not wait for each other.
+        let pipelined: Vec<u8> =
+            (0..20).flat_map(|n| request("GET", &format!("/small?p={n}"), &[], b"")).collect();
+        connection.send(&pipelined)?;
+        for _ in 0..20 {
+            ensure!(connection.receive(false)?.status == 200);
+        }
+        let chunked = chunked_request("POST", "/echo/c", &[], b"one two three", &[3, 5]);
+        ensure!(connection.exchange(&chunked)?.status == 200);
+        Ok(())
+    })?;
+    let file = capture.finish()?;
+    let name = file.display().to_string();
+    let port = PORT.to_string();
+
+    let inspected = inspect(&bed, &[&name, "--port", &port])?;
+    let theirs = tshark::exchanges(&file, PORT)?;
+    ensure!(theirs.len() >= 350, "tshark finds {} exchanges only", theirs.len());
+    same(inspected.told()?, theirs.clone())?;
+    ensure!(inspected.summary["imbalance"] == 0, "{}", inspected.summary);
+    ensure!(inspected.summary["complete"] == inspected.summary["exchanges"], "{}", inspected.summary);
+    ensure!(inspected.exchanges.len() as u64 == inspected.summary["complete"].as_u64().unwrap_or_default());
+
+    // The same, rewritten by others: as pcapng, compressed, and from a pipe.
+    let newer = bed.folder().join("capture.pcapng");
+    let rewritten = ["tshark", "-r", &name, "-F", "pcapng", "-w", &newer.display().to_string()];
+    run(&bed, &rewritten)?;
+    run(&bed, &["gzip", "--fast", "--keep", &newer.display().to_string()])?;
+    for file in ["capture.pcapng", "capture.pcapng.gz"] {
+        let path = bed.folder().join(file).display().to_string();
+        same(inspect(&bed, &[&path, "--port", &port])?.told()?, theirs.clone()).context(file)?;
+    }
+    let mut piped = agent::command(&bed, &["inspect", "-"])?;
+    let output = piped.stdin(File::open(&newer)?).output()?;
+    same(understood(&output)?.told()?, theirs)?;
+    Ok(())
+}
+
+#[test]
+fn what_is_printed_is_masked() -> Result<()> {
+    let bed = Bed::new()?;
+    let _production = nginx(&bed)?;
+    let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
+    let secrets = [("Authorization", "Bearer sesame-1234567"), ("Cookie", "sid=sesame")];
+    let request = request("GET", "/small?token=sesame&mail=ann%40example.com&n=1", &secrets, b"");
+    bed.client.run(|| Connection::open(bed.production_address())?.exchange(&request).map(drop))?;
+    let file = capture.finish()?;
+    let inspected = inspect(&bed, &[&file.display().to_string()])?;
+    let [line] = &inspected.exchanges[..] else { anyhow::bail!("{} exchanges", inspected.exchanges.len()) };
+    let text = line.to_string();
+    ensure!(!text.contains("sesame") && !text.contains("ann"), "{text}");
+    ensure!(text.contains("n=1") && text.contains("[masked: "), "{text}");
+    for key in ["started", "request_done", "response_started", "response_done"] {
+        let time = line[key].as_str().with_context(|| format!("no {key}"))?;
+        ensure!(time.len() == "2026-01-01T00:00:00.000000000Z".len() && time.ends_with('Z'), "{time}");
+    }
+    ensure!(line["server"] == bed.production_address().to_string(), "{text}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_read_is_named() -> Result<()> {
+    let bed = Bed::new()?;
+    let folder = bed.folder();
+    fs::write(folder.join("text"), "GET / HTTP/1.1\r\n")?;
+    fs::write(folder.join("empty"), "")?;
+    let said = |file: &Path| -> Result<(Option<i32>, String)> {
+        let output = agent::command(&bed, &["inspect", &file.display().to_string()])?.output()?;
+        Ok((output.status.code(), String::from_utf8(output.stderr)?))
+    };
+    for (file, problem) in [
+        ("missing", "cannot be opened (No such file"),
+        ("text", "it begins with \"GET / HTTP/1.1\\r\\n\""),
+        ("empty", "it begins with nothing"),
+        (".", "cannot be opened (is a directory)"),
+    ] {
+        let path = folder.join(file);
+        let (code, text) = said(&path)?;
+        ensure!(code == Some(2), "{file}: {code:?} {text}");
+        ensure!(text.contains(problem) && text.contains(&folder.display().to_string()), "{file}: {text}");
+        ensure!(text.lines().count() == 1, "{file}: {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() -> Result<()> {
+    let bed = Bed::new()?;
+    let _production = nginx(&bed)?;
+    let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
+    run(
+        &bed,
+        &["ab", "-q", "-k", "-n", "2000", "-c", "4", &format!("http://{}/small", bed.production_address())],
+    )?;
+    let file = capture.finish()?;
+    let mut child =
+        agent::command(&bed, &["inspect", &file.display().to_string()])?.stdout(Stdio::piped()).spawn()?;
+    drop(child.stdout.take());
+    let status = child.wait()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
