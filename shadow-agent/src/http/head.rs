@@ -2,6 +2,7 @@
 //!
 //! Parsing of lines and fields is `httparse`'s; framing (RFC 9112, section 6) is ours. Knows no connection.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
@@ -158,8 +159,26 @@ pub(super) fn is_alone(bytes: &[u8]) -> bool {
     head_end(bytes, 0) == Some(bytes.len())
 }
 
+/// The head with obsolete line folding undone: what continues a line becomes spaces, as RFC 9112, section 5.2, has it for
+/// whoever does not refuse it. Nothing moves, and a head without it is not copied.
+fn unfolded(head: &Bytes) -> Cow<'_, Bytes> {
+    let continues = |end: &usize| matches!(head.get(end + 1), Some(b' ' | b'\t'));
+    // The first line end is that of the start line, which cannot go on.
+    let folds: Vec<usize> = memchr::memchr_iter(b'\n', head).skip(1).filter(continues).collect();
+    if folds.is_empty() {
+        return Cow::Borrowed(head);
+    }
+    let mut bytes = head.to_vec();
+    for end in folds {
+        let start = if end > 0 && head.get(end - 1) == Some(&b'\r') { end - 1 } else { end };
+        bytes.get_mut(start..=end).unwrap_or_default().fill(b' ');
+    }
+    Cow::Owned(bytes.into())
+}
+
 /// Parses the whole head of a request and decides on the framing of its body (RFC 9112, section 6.3).
 pub(super) fn request(head: &Bytes) -> Result<RequestHead, Malformed> {
+    let head = &*unfolded(head);
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(head, &mut fields) {
@@ -188,9 +207,12 @@ pub(super) fn request(head: &Bytes) -> Result<RequestHead, Malformed> {
 
 /// Parses the whole head of a response to a request of that kind and decides on the framing of its body.
 pub(super) fn response(head: &Bytes, kind: Kind) -> Result<ResponseHead, Malformed> {
+    let head = &*unfolded(head);
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    // Which a proxy takes away, and every client passes over (RFC 9112, section 5.1).
+    let mut config = httparse::ParserConfig::default();
+    config.allow_spaces_after_header_name_in_responses(true);
     match config.parse_response_with_uninit_headers(&mut parsed, head, &mut fields) {
         Ok(httparse::Status::Complete(_)) => {}
         _ => return Err(Malformed),

@@ -13,7 +13,9 @@ fn what_is_malformed_is_lost_and_the_next_request_found() {
         "POST /a HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
         "GET /a HTTP/1.1\r\nbad header\r\n\r\n",
         "GET /a HTTP/1.1\r\nA : b\r\n\r\n",
-        "GET /a HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
+        "GET /a HTTP/1.1\r\n Host: folded into the start line\r\n\r\n",
+        "POST /a HTTP/1.1\r\nContent-Length: 1\r\n 0\r\n\r\n",
+        "POST /a HTTP/1.1\r\nContent-Length: 0\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n",
     ];
     for request in bad_requests {
         let steps = [&[up(request), ok("whatever")], &after[..]].concat();

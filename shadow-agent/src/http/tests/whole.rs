@@ -83,6 +83,38 @@ fn messages_and_their_framing() {
             &["GET /a 200 x"],
         ),
         (
+            "lines that are folded, as long ago",
+            &[
+                up(
+                    "POST /a HTTP/1.1\r\nA: b\r\n\tc\r\n   d\r\nTransfer-Encoding:\r\n chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+                ),
+                down("HTTP/1.1 200 OK\nContent-Length:\n 1\nA: b\n \n\nx"),
+                get("/b"),
+                ok("y"),
+            ],
+            &["POST /a x 200 x", "GET /b 200 y"],
+        ),
+        (
+            "spaces between a name and its colon, in a response",
+            &[get("/a"), down("HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\nx")],
+            &["GET /a 200 x"],
+        ),
+        (
+            "the same length twice",
+            &[up("POST /a HTTP/1.1\r\nContent-Length: 1, 1\r\nContent-Length: 1\r\n\r\nx"), ok("y")],
+            &["POST /a x 200 y"],
+        ),
+        (
+            "targets in absolute and asterisk form",
+            &[
+                up("GET http://h:80/a?b HTTP/1.1\r\nHost: h\r\n\r\n"),
+                ok(""),
+                up("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n"),
+                ok(""),
+            ],
+            &["GET http://h:80/a?b 200", "OPTIONS * 200"],
+        ),
+        (
             "empty lines between messages",
             &[
                 up("\r\nPOST /a HTTP/1.1\r\nContent-Length: 1\r\n\r\nx\r\n"),
