@@ -257,3 +257,92 @@ impl Gunicorn {
         Ok(Gunicorn { process })
     }
 }
+
+/// A server of which nothing is asked but that it serves.
+#[derive(Debug)]
+pub struct Server {
+    /// The process.
+    pub process: Process,
+}
+
+impl Server {
+    fn start(namespace: &Namespace, home: &Path, name: &str, port: u16, words: &[&str]) -> Result<Server> {
+        let (program, arguments) = words.split_first().context("no program")?;
+        let mut command = namespace.command(program);
+        command.args(arguments).current_dir(home);
+        let mut process = Process::start(name, &mut command, &home.join(format!("{name}.log")))?;
+        wait_listening(namespace, SocketAddr::from(([127, 0, 0, 1], port)), &mut process)?;
+        Ok(Server { process })
+    }
+
+    /// Apache with the files of a folder, compressed on the fly.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn apache(namespace: &Namespace, folder: &Path, port: u16) -> Result<Server> {
+        let home = folder.join("apache");
+        fs::create_dir_all(&home)?;
+        let mut text = String::new();
+        for module in ["mpm_event", "authz_core", "mime", "filter", "deflate", "alias"] {
+            writeln!(text, "LoadModule {module}_module /usr/lib/apache2/modules/mod_{module}.so")?;
+        }
+        let (shown, root) = (home.display(), folder.display());
+        writeln!(text, "Listen {port}\nServerName production\nServerRoot {shown}\nPidFile {shown}/pid")?;
+        writeln!(
+            text,
+            "Mutex file:{shown} default\nErrorLog {shown}/error.log\nUser www-data\nGroup www-data"
+        )?;
+        writeln!(
+            text,
+            "TypesConfig /dev/null\nForceType text/plain\nAddOutputFilterByType DEFLATE text/plain"
+        )?;
+        writeln!(text, "DocumentRoot {root}\nRedirect 302 /moved /small")?;
+        writeln!(text, "<Directory {root}>\nRequire all granted\n</Directory>")?;
+        let file = home.join("apache.conf");
+        fs::write(&file, text)?;
+        let words = ["apache2", "-D", "FOREGROUND", "-f", &file.display().to_string()];
+        Server::start(namespace, &home, "apache", port, &words)
+    }
+
+    /// HAProxy before another server on this host.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn haproxy(namespace: &Namespace, folder: &Path, port: u16, behind: u16) -> Result<Server> {
+        let file = folder.join("haproxy.cfg");
+        let text = format!(
+            "global\n    maxconn 1000\ndefaults\n    mode http\n    timeout connect 5s\n    timeout client 30s\n    \
+             timeout server 30s\nfrontend front\n    bind :::{port} v4v6\n    default_backend all\nbackend all\n    \
+             server one 127.0.0.1:{behind}\n"
+        );
+        fs::write(&file, text)?;
+        Server::start(
+            namespace,
+            folder,
+            "haproxy",
+            port,
+            &["haproxy", "-db", "-f", &file.display().to_string()],
+        )
+    }
+
+    /// Python's own server, with the files of a folder.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn python(namespace: &Namespace, folder: &Path, port: u16) -> Result<Server> {
+        let port_text = port.to_string();
+        let words = ["/usr/bin/python3", "-m", "http.server", "--protocol", "HTTP/1.1", &port_text];
+        Server::start(namespace, folder, "python", port, &words)
+    }
+
+    /// Node.js with a program that listens on the port in its first argument.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn node(namespace: &Namespace, folder: &Path, port: u16, source: &str) -> Result<Server> {
+        let file = folder.join("server.js");
+        fs::write(&file, source)?;
+        let words = ["node", &file.display().to_string(), &port.to_string()];
+        Server::start(namespace, folder, "node", port, &words)
+    }
+}

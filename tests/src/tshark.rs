@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -88,15 +88,16 @@ pub fn digest(body: &[u8]) -> String {
     Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What tshark finds in a capture with HTTP/1 on this port: complete exchanges, in no order.
+/// What tshark finds in a capture with HTTP/1 on this port: complete exchanges, in no order, and the number of responses
+/// that answer no request.
 ///
 /// # Errors
 /// When tshark fails, or tells something that cannot be understood.
-pub fn exchanges(file: &Path, port: u16) -> Result<Vec<Told>> {
+pub fn exchanges(file: &Path, port: u16) -> Result<(Vec<Told>, u64)> {
     let output = Command::new("tshark")
         .args(["-n", "-d", &format!("tcp.port=={port},http"), "-T", "json", "-x", "--no-duplicate-keys"])
         .args(["-o", "tcp.reassemble_out_of_order:TRUE", "-o", "http.decompress_body:FALSE"])
-        .args(["-Y", "http", "-J", "http tcp data", "-r"])
+        .args(["-Y", &format!("http && tcp.port=={port}"), "-J", "http tcp data", "-r"])
         .arg(file)
         .output()
         .context("tshark could not be started")?;
@@ -104,7 +105,7 @@ pub fn exchanges(file: &Path, port: u16) -> Result<Vec<Told>> {
     let packets: Value = serde_json::from_slice(&output.stdout).context("what tshark printed")?;
     // By connection. tshark's own pairs are those of frames, and it has none where requests do not wait.
     let mut requests: HashMap<String, VecDeque<_>> = HashMap::new();
-    let mut told = Vec::new();
+    let (mut told, mut unasked) = (Vec::new(), 0);
     for packet in packets.as_array().context("no list of packets")? {
         let layers = packet.pointer("/_source/layers").context("a packet without layers")?;
         let stream = text(layers.pointer("/tcp/tcp.stream"));
@@ -124,7 +125,8 @@ pub fn exchanges(file: &Path, port: u16) -> Result<Vec<Told>> {
                     }
                     let request = requests.get_mut(&stream).and_then(VecDeque::pop_front);
                     let Some((method, target, request_body)) = request else {
-                        bail!("a response in stream {stream} without a request");
+                        unasked += 1;
+                        continue;
                     };
                     let response_body = body.clone();
                     told.push(Told { method, target, request_body, status, response_body });
@@ -132,7 +134,7 @@ pub fn exchanges(file: &Path, port: u16) -> Result<Vec<Told>> {
             }
         }
     }
-    Ok(told)
+    Ok((told, unasked))
 }
 
 fn one_or_more(value: Option<&Value>) -> Vec<&Value> {

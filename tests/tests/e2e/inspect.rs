@@ -1,7 +1,8 @@
 //! Captures read offline: what is found in them is what others find, and what is no capture is refused.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -10,7 +11,7 @@ use serde_json::Value;
 use shadow_tests::agent;
 use shadow_tests::bed::{Bed, FRONT, PORT};
 use shadow_tests::client::{Connection, chunked_request, request};
-use shadow_tests::servers::Nginx;
+use shadow_tests::servers::{Nginx, Server};
 use shadow_tests::service::filler;
 use shadow_tests::tshark::{self, Capture, Told};
 
@@ -76,23 +77,49 @@ fn same(ours: Vec<Told>, theirs: Vec<Told>) -> Result<()> {
     Ok(())
 }
 
-/// nginx with bodies of every framing: plain, compressed on the fly (and so chunked), none, and uploads.
-fn nginx(bed: &Bed) -> Result<Nginx> {
+/// Files for every server.
+fn files(bed: &Bed) -> Result<()> {
     fs::write(bed.folder().join("small"), filler(100))?;
     fs::write(bed.folder().join("large"), filler(1 << 20))?;
+    fs::write(bed.folder().join("upload"), filler(300_000))?;
+    // Servers that drop privileges read them, too.
+    fs::set_permissions(bed.folder(), Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// nginx with bodies of every framing: plain, compressed on the fly (and so chunked), none, and uploads.
+fn nginx(bed: &Bed, port: u16) -> Result<Nginx> {
     let server = format!(
         "gzip on; gzip_min_length 10; gzip_types text/plain;
          server {{
-             listen {PORT}; root {}; default_type text/plain; client_max_body_size 8m;
+             listen {port}; root {}; default_type text/plain; client_max_body_size 8m;
              location = /moved {{ return 302 /small; }}
              location = /nothing {{ return 204; }}
-             location /echo {{ proxy_pass http://127.0.0.1:{PORT}/sink; }}
+             location /echo {{ proxy_pass http://127.0.0.1:{port}/sink; }}
              location /sink {{ return 200 \"taken\"; }}
          }}",
         bed.folder().display()
     );
-    Nginx::start(&bed.production, bed.folder(), "production", PORT, &server)
+    Nginx::start(&bed.production, bed.folder(), "production", port, &server)
 }
+
+/// Answers in chunks, after hints, with trailers, and to uploads with what was sent.
+const NODE: &str = "
+const http = require('http');
+http.createServer((request, response) => {
+    if (request.url.startsWith('/small')) return response.end('small');
+    if (request.url.startsWith('/hints') && response.writeEarlyHints) {
+        response.writeEarlyHints({ link: '</style.css>; rel=preload' });
+    }
+    response.writeHead(200, { 'Content-Type': 'text/plain', 'Trailer': 'x-sum' });
+    request.on('data', (chunk) => response.write(chunk));
+    request.on('end', () => {
+        for (let i = 0; i < 50; i++) response.write('line ' + i + '\\n');
+        response.addTrailers({ 'x-sum': '50' });
+        response.end();
+    });
+}).listen(Number(process.argv[2]), '::');
+";
 
 fn run(bed: &Bed, words: &[&str]) -> Result<()> {
     let (program, arguments) = words.split_first().context("no program")?;
@@ -101,37 +128,47 @@ fn run(bed: &Bed, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn tshark_finds_the_same_exchanges() -> Result<()> {
-    let bed = Bed::new()?;
-    let _production = nginx(&bed)?;
-    let upload = bed.folder().join("upload");
-    fs::write(&upload, filler(300_000))?;
-    let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
+/// What a server cannot do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lacks {
+    Nothing,
+    Uploads,
+    /// Nor does it keep connections of HTTP/1.0.
+    UploadsAndKeepAlive,
+}
+
+/// Asks by many clients.
+fn ask(bed: &Bed, lacks: Lacks) -> Result<()> {
     let base = format!("http://{}", bed.production_address());
     let at = |path: &str| format!("{base}{path}");
-    let data = format!("@{}", upload.display());
+    let (small, data) = (at("/small"), format!("@{}/upload", bed.folder().display()));
     let quiet = ["curl", "--silent", "--output", "/dev/null"];
-    let small = at("/small");
-    let calls: [&[&str]; 9] = [
+    let calls: [&[&str]; 10] = [
         &[&small, "--output", "/dev/null", &at("/large")],
         &["--compressed", &at("/large")],
         &["--head", &small],
         &["--http1.0", &small],
-        &["--data-binary", &data, &at("/echo/upload")],
-        &["--header", "Transfer-Encoding: chunked", "--data-binary", &data, &at("/echo/chunked")],
-        &["--request", "DELETE", &at("/nothing"), "--output", "/dev/null", &at("/missing?a=b&c=%20d")],
         &["--location", &at("/moved")],
         &["--range", "10-19", &small],
+        &[&at("/hints"), "--output", "/dev/null", &at("/missing?a=b&c=%20d")],
+        &["--data-binary", &data, &at("/echo/upload")],
+        &["--header", "Transfer-Encoding: chunked", "--data-binary", &data, &at("/echo/chunked")],
+        &["--request", "DELETE", &at("/nothing"), "--output", "/dev/null", &at("/small?after")],
     ];
-    for call in calls {
-        run(&bed, &[&quiet, call].concat())?;
+    for call in calls.into_iter().take(if lacks == Lacks::Nothing { 10 } else { 7 }) {
+        run(bed, &[&quiet, call].concat())?;
     }
-    run(&bed, &["ab", "-q", "-k", "-n", "300", "-c", "4", &small])?;
-    run(&bed, &["ab", "-q", "-n", "20", "-c", "2", &small])?;
-    bed.client.run(|| -> Result<()> {
+    if lacks != Lacks::UploadsAndKeepAlive {
+        run(bed, &["ab", "-q", "-k", "-n", "300", "-c", "4", &small])?;
+    }
+    run(bed, &["ab", "-q", "-n", "50", "-c", "2", &small])?;
+    run(bed, &["h2load", "--h1", "-n", "500", "-c", "2", "-m", "1", &small])
+}
+
+/// Requests that do not wait for each other, and a body in chunks.
+fn pipeline(bed: &Bed) -> Result<()> {
+    bed.client.run(|| {
         let mut connection = Connection::open(bed.production_address())?;
-        // Requests that do not wait for each other.
         let pipelined: Vec<u8> =
             (0..20).flat_map(|n| request("GET", &format!("/small?p={n}"), &[], b"")).collect();
         connection.send(&pipelined)?;
@@ -141,38 +178,95 @@ fn tshark_finds_the_same_exchanges() -> Result<()> {
         let chunked = chunked_request("POST", "/echo/c", &[], b"one two three", &[3, 5]);
         ensure!(connection.exchange(&chunked)?.status == 200);
         Ok(())
-    })?;
-    let file = capture.finish()?;
-    let name = file.display().to_string();
-    let port = PORT.to_string();
+    })
+}
 
-    let inspected = inspect(&bed, &[&name, "--port", &port])?;
-    let theirs = tshark::exchanges(&file, PORT)?;
-    ensure!(theirs.len() >= 350, "tshark finds {} exchanges only", theirs.len());
+/// What tshark finds in a capture, which `inspect` must find as well, all of it whole and nothing else.
+fn agree(bed: &Bed, file: &Path) -> Result<Vec<Told>> {
+    let inspected = inspect(bed, &[&file.display().to_string(), "--port", &PORT.to_string()])?;
+    let (theirs, unasked) = tshark::exchanges(file, PORT)?;
+    ensure!(theirs.len() >= 500, "tshark finds {} exchanges only", theirs.len());
     same(inspected.told()?, theirs.clone())?;
-    ensure!(inspected.summary["imbalance"] == 0, "{}", inspected.summary);
-    ensure!(inspected.summary["complete"] == inspected.summary["exchanges"], "{}", inspected.summary);
-    ensure!(inspected.exchanges.len() as u64 == inspected.summary["complete"].as_u64().unwrap_or_default());
+    let summary = &inspected.summary;
+    let count = |pointer| summary.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    let (seen, complete, unpaired) = (count("/exchanges"), count("/complete"), count("/lost/unpaired"));
+    ensure!(summary["imbalance"] == 0 && seen == complete + unpaired && unpaired == unasked, "{summary}");
+    ensure!(inspected.exchanges.len() as u64 == seen, "{summary}");
+    Ok(theirs)
+}
+
+#[test]
+fn tshark_finds_the_same_exchanges_of_nginx_in_files_of_every_kind() -> Result<()> {
+    let bed = Bed::new()?;
+    files(&bed)?;
+    let _production = nginx(&bed, PORT)?;
+    let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
+    ask(&bed, Lacks::Nothing)?;
+    pipeline(&bed)?;
+    let file = capture.finish()?;
+    let theirs = agree(&bed, &file)?;
 
     // The same, rewritten by others: as pcapng, compressed, and from a pipe.
     let newer = bed.folder().join("capture.pcapng");
-    let rewritten = ["tshark", "-r", &name, "-F", "pcapng", "-w", &newer.display().to_string()];
-    run(&bed, &rewritten)?;
-    run(&bed, &["gzip", "--fast", "--keep", &newer.display().to_string()])?;
-    for file in ["capture.pcapng", "capture.pcapng.gz"] {
-        let path = bed.folder().join(file).display().to_string();
-        same(inspect(&bed, &[&path, "--port", &port])?.told()?, theirs.clone()).context(file)?;
+    let (old, new, port) = (file.display().to_string(), newer.display().to_string(), PORT.to_string());
+    run(&bed, &["tshark", "-r", &old, "-F", "pcapng", "-w", &new])?;
+    run(&bed, &["gzip", "--fast", "--keep", &new])?;
+    for path in [new.clone(), format!("{new}.gz")] {
+        same(inspect(&bed, &[&path, "--port", &port])?.told()?, theirs.clone()).context(path)?;
     }
     let mut piped = agent::command(&bed, &["inspect", "-"])?;
     let output = piped.stdin(File::open(&newer)?).output()?;
-    same(understood(&output)?.told()?, theirs)?;
-    Ok(())
+    same(understood(&output)?.told()?, theirs)
+}
+
+/// Captures what one server says to all clients, and has tshark judge.
+fn second_opinion(bed: &Bed, lacks: Lacks) -> Result<()> {
+    let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
+    ask(bed, lacks)?;
+    if lacks == Lacks::Nothing {
+        pipeline(bed)?;
+    }
+    agree(bed, &capture.finish()?).map(drop)
+}
+
+#[test]
+fn tshark_finds_the_same_exchanges_of_apache() -> Result<()> {
+    let bed = Bed::new()?;
+    files(&bed)?;
+    let _production = Server::apache(&bed.production, bed.folder(), PORT)?;
+    second_opinion(&bed, Lacks::Uploads)
+}
+
+#[test]
+fn tshark_finds_the_same_exchanges_of_haproxy() -> Result<()> {
+    let bed = Bed::new()?;
+    files(&bed)?;
+    let _behind = nginx(&bed, PORT + 10)?;
+    let _production = Server::haproxy(&bed.production, bed.folder(), PORT, PORT + 10)?;
+    second_opinion(&bed, Lacks::Nothing)
+}
+
+#[test]
+fn tshark_finds_the_same_exchanges_of_python() -> Result<()> {
+    let bed = Bed::new()?;
+    files(&bed)?;
+    let _production = Server::python(&bed.production, bed.folder(), PORT)?;
+    second_opinion(&bed, Lacks::UploadsAndKeepAlive)
+}
+
+#[test]
+fn tshark_finds_the_same_exchanges_of_node() -> Result<()> {
+    let bed = Bed::new()?;
+    files(&bed)?;
+    let _production = Server::node(&bed.production, bed.folder(), PORT, NODE)?;
+    second_opinion(&bed, Lacks::Nothing)
 }
 
 #[test]
 fn what_is_printed_is_masked() -> Result<()> {
     let bed = Bed::new()?;
-    let _production = nginx(&bed)?;
+    files(&bed)?;
+    let _production = nginx(&bed, PORT)?;
     let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
     let secrets = [("Authorization", "Bearer sesame-1234567"), ("Cookie", "sid=sesame")];
     let request = request("GET", "/small?token=sesame&mail=ann%40example.com&n=1", &secrets, b"");
@@ -219,7 +313,8 @@ fn what_cannot_be_read_is_named() -> Result<()> {
 #[test]
 fn a_reader_that_has_had_enough_is_no_failure() -> Result<()> {
     let bed = Bed::new()?;
-    let _production = nginx(&bed)?;
+    files(&bed)?;
+    let _production = nginx(&bed, PORT)?;
     let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
     run(
         &bed,

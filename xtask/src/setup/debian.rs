@@ -35,6 +35,10 @@ const PACKAGES: &[Package] = &[
     Package { name: "wrk", gives: "wrk", need: Need::Test, program: Some("wrk") },
     Package { name: "tcpdump", gives: "tcpdump", need: Need::Test, program: Some("tcpdump") },
     Package { name: "tshark", gives: "tshark", need: Need::Test, program: Some("tshark") },
+    Package { name: "apache2", gives: "apache2", need: Need::Test, program: Some("apache2") },
+    Package { name: "haproxy", gives: "haproxy", need: Need::Test, program: Some("haproxy") },
+    Package { name: "nodejs", gives: "node", need: Need::Test, program: Some("node") },
+    Package { name: "nghttp2-client", gives: "h2load", need: Need::Test, program: Some("h2load") },
     Package { name: "gunicorn", gives: "gunicorn and Python 3", need: Need::Test, program: Some("gunicorn") },
     Package {
         name: "prometheus",
@@ -57,7 +61,8 @@ const PACKAGES: &[Package] = &[
 ];
 
 /// Services that Debian's packaging would start at the next boot, with the package that brings them.
-const SERVICES: &[(&str, &str)] = &[("nginx-light", "nginx"), ("prometheus", "prometheus")];
+const SERVICES: &[(&str, &str)] =
+    &[("nginx-light", "nginx"), ("prometheus", "prometheus"), ("apache2", "apache2"), ("haproxy", "haproxy")];
 
 /// Installs without starting any service: `policy-rc.d` refuses, and goes away again whatever happens. One that is
 /// there already is left as it is.
