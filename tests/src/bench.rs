@@ -1,5 +1,6 @@
 //! Benchmarks: measure both sides in one run, interleaved, and tell figures with their ratios. They assert nothing.
 
+pub mod exchanges;
 pub mod floor;
 pub mod kernel;
 pub mod live;

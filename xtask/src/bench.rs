@@ -37,6 +37,8 @@ enum Name {
     /// What production's throughput and latency lose under full load, step by step, with tcpdump as a peer; and what
     /// an idle agent costs.
     Overhead,
+    /// How fast captures become exchanges, beside tshark, and what flows cost in memory.
+    Exchanges,
     /// What capturing at TC and at XDP, generic and native, costs production's throughput and round trips.
     Xdp,
 }
