@@ -7,10 +7,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::netns::{self, Namespace};
+use crate::netns::{self, End, Namespace};
+use crate::wire::{Impairment, Wire};
 
 /// The interface of production that its clients come in by.
 pub const FRONT: &str = "front";
@@ -34,8 +35,13 @@ pub struct Bed {
     pub production: Namespace,
     /// Where candidate and baseline are.
     pub shadow: Namespace,
+    /// Where the wire runs that clients come over, if it is a bad one.
+    middle: Option<Namespace>,
     folder: TempDir,
 }
+
+/// The devices of the bad wire, on the clients' side and on production's.
+const WIRE: [&str; 2] = ["near", "far"];
 
 impl Bed {
     /// Makes the namespaces and joins them.
@@ -43,18 +49,43 @@ impl Bed {
     /// # Errors
     /// When not run as root, or when `ip` fails.
     pub fn new() -> Result<Bed> {
+        let bed = Bed::namespaces(None)?;
+        netns::join(bed.client_end(), bed.front_end())?;
+        Ok(bed)
+    }
+
+    /// Makes the same with a wire between clients and production that loses, doubles and delays packets.
+    ///
+    /// # Errors
+    /// When not run as root, or when `ip` or the wire fails.
+    pub fn with_wire(impairment: Impairment) -> Result<(Bed, Wire)> {
+        let bed = Bed::namespaces(Some(Namespace::new("middle")?))?;
+        let middle = bed.middle.as_ref().context("there is a middle")?;
+        let [near, far] = WIRE;
+        netns::join(bed.client_end(), (middle, near, &[]))?;
+        netns::join((middle, far, &[]), bed.front_end())?;
+        let wire = Wire::start(middle, WIRE, impairment, bed.folder())?;
+        Ok((bed, wire))
+    }
+
+    fn namespaces(middle: Option<Namespace>) -> Result<Bed> {
         let bed = Bed {
             client: Namespace::new("client")?,
             production: Namespace::new("production")?,
             shadow: Namespace::new("shadow")?,
+            middle,
             folder: tempfile::Builder::new().prefix("shadow-test-").tempdir()?,
         };
-        netns::join(
-            (&bed.client, "eth0", &["10.77.1.2/24", "fd77:1::2/64"]),
-            (&bed.production, FRONT, &["10.77.1.1/24", "fd77:1::1/64"]),
-        )?;
         netns::join((&bed.production, "back", &["10.77.2.1/24"]), (&bed.shadow, "eth0", &["10.77.2.2/24"]))?;
         Ok(bed)
+    }
+
+    fn client_end(&self) -> End<'_> {
+        (&self.client, "eth0", &["10.77.1.2/24", "fd77:1::2/64"])
+    }
+
+    fn front_end(&self) -> End<'_> {
+        (&self.production, FRONT, &["10.77.1.1/24", "fd77:1::1/64"])
     }
 
     /// A folder that goes when the bed goes. Servers that drop privileges may read it.

@@ -17,3 +17,4 @@ pub mod report;
 pub mod servers;
 pub mod service;
 pub mod tshark;
+pub mod wire;

@@ -94,11 +94,14 @@ impl Drop for Namespace {
     }
 }
 
-/// Joins two namespaces by a veth pair, both ends up and with the addresses given (`address/prefix`).
+/// One end of a veth pair: where it is, its name, and its addresses (`address/prefix`).
+pub type End<'a> = (&'a Namespace, &'a str, &'a [&'a str]);
+
+/// Joins two namespaces by a veth pair, both ends up and with their addresses.
 ///
 /// # Errors
 /// When `ip` fails, with what it said.
-pub fn join(left: (&Namespace, &str, &[&str]), right: (&Namespace, &str, &[&str])) -> Result<()> {
+pub fn join(left: End<'_>, right: End<'_>) -> Result<()> {
     let (namespace, device, _) = left;
     let (peer, peer_device, _) = right;
     let pair = ["link", "add", device, "type", "veth", "peer", "name", peer_device, "netns", &peer.name];

@@ -8,6 +8,7 @@ mod endings;
 mod faults;
 mod guard;
 mod harness;
+mod impaired;
 mod inspect;
 mod interfaces;
 mod monitoring;
