@@ -14,6 +14,7 @@ use shadow_tests::client::{Connection, chunked_request, request};
 use shadow_tests::servers::{Nginx, Server};
 use shadow_tests::service::filler;
 use shadow_tests::tshark::{self, Capture, Told};
+use shadow_tests::wire::Impairment;
 
 /// What `inspect` printed.
 struct Inspected {
@@ -227,6 +228,20 @@ fn second_opinion(bed: &Bed, lacks: Lacks) -> Result<()> {
         pipeline(bed)?;
     }
     agree(bed, &capture.finish()?).map(drop)
+}
+
+#[test]
+fn tshark_finds_the_same_exchanges_behind_a_bad_network() -> Result<()> {
+    let (bed, wire) = Bed::with_wire(Impairment { lose: 10, double: 20, hold: 50 })?;
+    files(&bed)?;
+    let _production = nginx(&bed, PORT)?;
+    second_opinion(&bed, Lacks::Nothing)?;
+    let told = wire.finish()?;
+    ensure!(
+        ["lost", "doubled", "held"].iter().all(|&fate| told[fate] > 10),
+        "the wire was a good one: {told:?}"
+    );
+    Ok(())
 }
 
 #[test]
