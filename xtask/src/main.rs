@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod rings;
 mod setup;
 mod sh;
@@ -34,6 +35,9 @@ enum Command {
     /// Run the kernel tests on other kernels: Debian's, in virtual machines.
     #[command(after_help = "Examples:\n  cargo xtask vm-test\n  cargo xtask vm-test --kernel 5.10,6.18 tcx")]
     VmTest(vm::Options),
+    /// Fuzz the decoders: packets, reassembly, HTTP, capture files.
+    #[command(after_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz http1 --minutes 60")]
+    Fuzz(fuzz::Options),
     /// Run everything that a change must pass: format, lints, tests, documentation, dependencies.
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test(options) => rings::run(&options),
         Command::VmTest(options) => vm::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Ci => ci::run(),
         Command::Bench(options) => bench::run(&options),
     };

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::setup::{self, Need};
-use crate::{sh, vm};
+use crate::{fuzz, sh, vm};
 
 /// The profile of what end-to-end tests and the demo run: optimised, with overflow checks and debug assertions.
 pub(crate) const PROFILE: &str = "e2e";
@@ -16,7 +16,7 @@ pub(crate) const PROFILE: &str = "e2e";
 /// Options of `cargo xtask test`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
-    /// Run this ring only; may be given several times. All that need no other kernel by default.
+    /// Run this ring only; may be given several times. All but `fuzz` and `vm` by default.
     #[arg(long = "ring", value_name = "NAME")]
     rings: Vec<Ring>,
     /// Run only tests whose name contains this; then a ring without a match is not a failure.
@@ -33,6 +33,8 @@ enum Ring {
     Kernel,
     /// The agent between real servers in network namespaces; needs root.
     E2e,
+    /// The fuzz targets, each for a short time; no root, no network.
+    Fuzz,
     /// The ring `kernel` in virtual machines with other kernels, which are downloaded once.
     Vm,
 }
@@ -43,7 +45,7 @@ const RINGS: [Ring; 3] = [Ring::Unit, Ring::Kernel, Ring::E2e];
 impl Options {
     /// Every ring there is.
     pub(crate) fn all() -> Options {
-        Options { rings: [&RINGS[..], &[Ring::Vm]].concat(), filter: None }
+        Options { rings: [&RINGS[..], &[Ring::Fuzz, Ring::Vm]].concat(), filter: None }
     }
 }
 
@@ -53,6 +55,7 @@ impl Ring {
             Ring::Unit => "unit",
             Ring::Kernel => "kernel",
             Ring::E2e => "e2e",
+            Ring::Fuzz => "fuzz",
             Ring::Vm => "vm",
         }
     }
@@ -66,7 +69,7 @@ impl Ring {
             ],
             Ring::Kernel => &[&["-p", "shadow-tests", "--profile", PROFILE, "--test", "kernel"]],
             Ring::E2e => &[&["-p", "shadow-tests", "--profile", PROFILE, "--test", "e2e"]],
-            Ring::Vm => &[],
+            Ring::Fuzz | Ring::Vm => &[],
         }
     }
 }
@@ -140,6 +143,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn run_ring(ring: Ring, filter: Option<&str>) -> Result<(Count, bool)> {
     sh::step(&format!("ring {}", ring.name()));
+    if ring == Ring::Fuzz {
+        let count = fuzz::ring()?;
+        return Ok((count, count.failed == 0));
+    }
     if ring == Ring::Vm {
         let count = vm::test(&vm::Options::ring(filter))?;
         return Ok((count, count.failed == 0));

@@ -39,12 +39,19 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     prepare(need).map(drop)
 }
 
+/// What `fuzz` does first.
+pub(crate) fn ensure_fuzzer() -> Result<()> {
+    ensure(Need::Build)?;
+    tools::fuzzer().map(drop)
+}
+
 fn prepare(need: Need) -> Result<Vec<String>> {
     let mut changed = tools::rust_components()?;
     changed.extend(debian::packages(need)?);
     changed.extend(tools::bpf_linker()?);
     if need >= Need::Ci {
         changed.extend(tools::checkers()?);
+        changed.extend(tools::fuzzer()?);
     }
     Ok(changed)
 }

@@ -23,6 +23,8 @@ const CHECKERS: [Tool; 2] = [
     Tool { name: "cargo-machete", version: "0.9.2", features: None },
 ];
 
+const FUZZER: Tool = Tool { name: "cargo-fuzz", version: "0.13.2", features: None };
+
 /// The components of the pinned toolchain that the build needs; returns those that were missing.
 pub(super) fn rust_components() -> Result<Vec<String>> {
     let Some(sysroot) = sh::output("rustc", &["--print", "sysroot"]) else {
@@ -57,6 +59,11 @@ pub(super) fn checkers() -> Result<Vec<String>> {
         installed.extend(install(tool)?);
     }
     Ok(installed)
+}
+
+/// What builds the fuzz targets.
+pub(super) fn fuzzer() -> Result<Option<String>> {
+    install(&FUZZER)
 }
 
 fn install(tool: &Tool) -> Result<Option<String>> {
