@@ -59,7 +59,7 @@ fn the_summary_has_everything_once_and_the_worst_first() {
     let group = &broken.differences[0];
     assert_eq!((group.place.as_str(), group.kind, group.count), ("body:$.price", "value", 30));
     assert!((group.share - 0.1).abs() < 1e-9);
-    assert_eq!(group.first_seen, "2023-11-14T22:13:20Z");
+    assert_eq!(group.first_seen, "2023-11-14T22:13:20.000000000Z");
     assert_eq!(summary.overall.requests, 800);
     assert_eq!(summary.overall.targets[0].mismatches, 30);
     assert_eq!(summary.verdict.outcome, Outcome::Fail);

@@ -346,6 +346,13 @@ proptest! {
         let whole = run_through(&packets_of(&turns, &[usize::MAX], start), &settings());
         let whole: Vec<_> = whole.iter().map(content).collect();
         let mut packets = packets_of(&turns, &sizes, start);
+        // Nor can who meets it, or finds it again, at a body that is a request itself, and starts with a segment.
+        let misleads = |packet: &Packet| {
+            let rest = packet.payload.strip_prefix(b"GET /");
+            packet.direction == Direction::ToServer
+                && rest.is_some_and(|rest| rest.first().is_none_or(|byte| !byte.is_ascii_digit()))
+        };
+        prop_assume!(!packets.iter().any(misleads));
         let mut index = 0;
         packets.retain(|_| {
             index += 1;
