@@ -31,7 +31,7 @@ const SMALL: (u32, u32) = (1_000_000, 1000);
 /// Exchanges with a body of a mebibyte, likewise.
 const LARGE: (u32, u32) = (1000, 10);
 const MIB: usize = 1 << 20;
-/// How many small exchanges the peer is given: it needs about as long for them as we do for all.
+/// How many small exchanges the peer is given, so that it ends in seconds.
 const PEER: (u32, u32) = (30_000, 100);
 /// Flows whose memory is measured.
 const FLOWS: u32 = 50_000;
@@ -82,7 +82,7 @@ pub fn run(repeats: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     Ok(table)
 }
 
-/// Seconds of this thread's CPU for all exchanges of a capture.
+/// Seconds for all exchanges of a capture, on this thread.
 fn rebuild(capture: &Capture, expected: u32) -> Result<f64> {
     let input = Box::new(Cursor::new(Arc::clone(capture.bytes())));
     let mut source = FileSource::new(Path::new("capture"), input, None)?;
@@ -101,7 +101,7 @@ fn rebuild(capture: &Capture, expected: u32) -> Result<f64> {
 fn tshark(file: &Path, expected: u32) -> Result<f64> {
     let start = Instant::now();
     let output = Command::new("tshark")
-        .args(["-n", "-2", "-Y", "http.response", "-T", "fields", "-e", "http.response.code"])
+        .args(["-n", "-Y", "http.response", "-T", "fields", "-e", "http.response.code"])
         .args(["-e", "http.request_in", "-r"])
         .arg(file)
         .output()
