@@ -2,7 +2,7 @@
 //! past reassembly and not yet judged.
 //!
 //! An exchange holds its share of the bound from the moment it is offered until its [`Admitted`] is dropped, that is,
-//! until it was compared. It never blocks the shard: what does not fit is given back, to be counted as lost.
+//! until it was compared. It never blocks the shard: what does not fit is given back.
 
 use std::sync::Arc;
 
@@ -52,14 +52,24 @@ pub fn backlog(exchanges: usize, bytes: usize) -> (Sender, Receiver) {
 }
 
 impl Sender {
-    /// Reserves room for `exchange`, if there is any, without making it visible to the other end yet. One that is larger
-    /// than all of the room has it for itself alone, so that no size is always lost.
-    #[must_use]
-    pub fn reserve(&self, exchange: Exchange) -> Option<Place<'_>> {
+    /// Reserves room for `exchange`, without making it visible to the other end yet. One that is larger than all of the
+    /// room has it for itself alone, so that no size is always lost.
+    ///
+    /// # Errors
+    /// The exchange, when there is no room.
+    pub fn reserve(&self, exchange: Exchange) -> Result<Place<'_>, Box<Exchange>> {
         let units = u32::try_from(weight(&exchange).div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(units).ok()?;
-        let slot = self.queue.try_reserve().ok()?;
-        Some(Place { slot, admitted: Admitted { exchange, _room: room } })
+        let room = Arc::clone(&self.room).try_acquire_many_owned(units).ok();
+        match room.and_then(|room| Some((room, self.queue.try_reserve().ok()?))) {
+            Some((room, slot)) => Ok(Place { slot, admitted: Admitted { exchange, _room: room } }),
+            None => Err(Box::new(exchange)),
+        }
+    }
+
+    /// Whether the other end is gone, so that there will be no room again.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
     }
 }
 
@@ -132,28 +142,28 @@ mod tests {
         for _ in 0..3 {
             sender.reserve(exchange(0)).unwrap().send();
         }
-        assert!(sender.reserve(exchange(0)).is_none());
+        assert!(sender.reserve(exchange(0)).is_err());
     }
 
     #[tokio::test]
     async fn bytes_stay_taken_until_the_exchange_is_done_with() {
         let (sender, mut receiver) = backlog(8, 64 * 1024);
         sender.reserve(exchange(40 * 1024)).unwrap().send();
-        assert!(sender.reserve(exchange(40 * 1024)).is_none(), "over the bound while queued");
+        assert!(sender.reserve(exchange(40 * 1024)).is_err(), "over the bound while queued");
         let admitted = receiver.next().await.unwrap();
-        assert!(sender.reserve(exchange(40 * 1024)).is_none(), "over the bound while replayed");
+        assert!(sender.reserve(exchange(40 * 1024)).is_err(), "over the bound while replayed");
         drop(admitted);
-        assert!(sender.reserve(exchange(40 * 1024)).is_some());
+        assert!(sender.reserve(exchange(40 * 1024)).is_ok());
     }
 
     #[tokio::test]
     async fn an_exchange_larger_than_the_bound_is_admitted_alone() {
         let (sender, mut receiver) = backlog(8, 64 * 1024);
         sender.reserve(exchange(0)).unwrap().send();
-        assert!(sender.reserve(exchange(100 * 1024)).is_none(), "it would not be alone");
+        assert!(sender.reserve(exchange(100 * 1024)).is_err(), "it would not be alone");
         drop(receiver.next().await);
         sender.reserve(exchange(100 * 1024)).unwrap().send();
-        assert!(sender.reserve(exchange(0)).is_none(), "it is alone");
+        assert!(sender.reserve(exchange(0)).is_err(), "it is alone");
     }
 
     #[tokio::test]

@@ -101,6 +101,11 @@ pub trait SegmentSource: Send {
         timeout: Duration,
         handle: &mut dyn FnMut(&Segment<'_>),
     ) -> Result<Option<usize>, Self::Error>;
+
+    /// Whether what it holds can wait for whoever takes it: a file can, a wire cannot.
+    fn can_wait(&self) -> bool {
+        false
+    }
 }
 
 reasons! {

@@ -22,7 +22,7 @@ use crate::cli::{
 };
 use crate::compare::CompareError;
 use crate::config::check::{LoopError, check_loop};
-use crate::config::{self, ConfigError, Credentials};
+use crate::config::{self, ConfigError, Credentials, Needs};
 use crate::doctor;
 use crate::inspect::{self, InspectError};
 use crate::policy::PolicyError;
@@ -50,7 +50,7 @@ pub fn execute(command: &Command) -> anyhow::Result<Exit> {
 }
 
 fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
-    let config = config::load(arguments.config.as_deref(), env::vars(), arguments)?;
+    let config = config::load(Needs::RUN, arguments.config.as_deref(), env::vars(), arguments)?;
     for advice in config::advice::here(&config) {
         tracing::warn!("{advice}");
     }
@@ -69,7 +69,7 @@ fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
 fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
     let (mask, limits, configured) = match &arguments.config {
         Some(path) => {
-            let config = config::load(Some(path), env::vars(), &RunArgs::default())?;
+            let config = config::load(Needs::INSPECT, Some(path), env::vars(), &RunArgs::default())?;
             (config.mask, config.limits, config.capture.ports)
         }
         None => Default::default(),
@@ -110,7 +110,7 @@ fn ctl(arguments: &CtlArgs) -> anyhow::Result<Exit> {
 
 fn doctor(arguments: &DoctorArgs) -> anyhow::Result<Exit> {
     let config = match &arguments.config {
-        Some(path) => Some(config::load(Some(path), env::vars(), &RunArgs::default())?),
+        Some(path) => Some(config::load(Needs::RUN, Some(path), env::vars(), &RunArgs::default())?),
         None => None,
     };
     let report = doctor::run(config.as_ref());
@@ -119,7 +119,7 @@ fn doctor(arguments: &DoctorArgs) -> anyhow::Result<Exit> {
 }
 
 fn check(file: &Path) -> anyhow::Result<Exit> {
-    let config = config::load(Some(file), std::iter::empty(), &RunArgs::default())?;
+    let config = config::load(Needs::RUN, Some(file), std::iter::empty(), &RunArgs::default())?;
     for advice in config::advice::here(&config) {
         writeln!(io::stderr(), "warning: {advice}").context("standard error cannot be written")?;
     }
@@ -128,7 +128,7 @@ fn check(file: &Path) -> anyhow::Result<Exit> {
 }
 
 fn show(arguments: &RunArgs) -> anyhow::Result<Exit> {
-    let config = config::load(arguments.config.as_deref(), env::vars(), arguments)?;
+    let config = config::load(Needs::RUN, arguments.config.as_deref(), env::vars(), arguments)?;
     print(&config::show::yaml(&config)?)?;
     Ok(Exit::Success)
 }

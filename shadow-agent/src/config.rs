@@ -24,7 +24,7 @@ pub mod show;
 pub mod units;
 
 pub use error::{ConfigError, Place, Problem, Source};
-pub use load::load;
+pub use load::{Needs, load};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]

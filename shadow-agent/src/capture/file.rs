@@ -294,6 +294,10 @@ impl FileSource {
 impl SegmentSource for FileSource {
     type Error = FileError;
 
+    fn can_wait(&self) -> bool {
+        true
+    }
+
     fn poll(
         &mut self,
         _timeout: Duration,

@@ -11,7 +11,7 @@ use shadow_ebpf::abi;
 use super::file::{Raw, Text};
 use super::overlay::Overrides;
 use super::resolve::wrong;
-use super::{Capture, Config, ConfigError, Problem, Side, Source, Target, units};
+use super::{Capture, Config, ConfigError, Needs, Problem, Side, Source, Target, units};
 use crate::replay;
 
 /// The length of a token, in bytes.
@@ -83,8 +83,14 @@ fn is_captured(config: &Config, port: u16) -> bool {
     config.capture.ports.iter().any(|&(first, last)| (first..=last).contains(&port))
 }
 
-/// Checks the whole; `raw` and `overrides` say where each value came from.
-pub(super) fn check(config: &Config, raw: &Raw, overrides: &Overrides) -> Result<(), ConfigError> {
+/// Checks the whole, and that nothing is missing; `raw` and `overrides` say where each value came from.
+pub(super) fn check(
+    needs: Needs,
+    config: &Config,
+    raw: &Raw,
+    overrides: &Overrides,
+) -> Result<(), ConfigError> {
+    complete(needs, config)?;
     names(config, raw)?;
     baseline(config, raw)?;
     unsafe_methods(config, raw)?;
@@ -92,6 +98,27 @@ pub(super) fn check(config: &Config, raw: &Raw, overrides: &Overrides) -> Result
     buffers(config, raw)?;
     rings(config, raw)?;
     admin(config, raw)
+}
+
+fn complete(needs: Needs, config: &Config) -> Result<(), ConfigError> {
+    let Config { capture, replay, .. } = config;
+    let interfaces = "name at least one interface or glob here or with --interface";
+    let url = "give the URL of the new version here or with --shadow";
+    for (needed, missing, key, remedy) in [
+        (needs.capture, capture.interfaces.is_empty(), "capture.interfaces", interfaces),
+        (
+            needs.capture,
+            capture.ports.is_empty(),
+            "capture.ports",
+            "name the server's port here or with --port",
+        ),
+        (needs.targets, replay.targets.is_empty(), "replay.targets", url),
+    ] {
+        if needed && missing {
+            return Err(wrong(key, Source::default(), Problem::Required(remedy)));
+        }
+    }
+    Ok(())
 }
 
 fn source(text: Option<&Text>) -> Source {
@@ -194,17 +221,16 @@ fn rings(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
 
 fn admin(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     let admin = &config.admin;
+    let Some(address) = admin.listen else { return Ok(()) };
     if let Some(path) = &admin.token_file {
         let source = source(raw.admin.token_file.as_ref());
         return token(path).map_err(|problem| wrong("admin.token_file", source, problem));
     }
-    match admin.listen {
-        Some(address) if !address.ip().to_canonical().is_loopback() => {
-            let source = source(raw.admin.listen.as_ref());
-            Err(wrong("admin.listen", source, Problem::NoToken(address.to_string())))
-        }
-        _ => Ok(()),
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
     }
+    let source = source(raw.admin.listen.as_ref());
+    Err(wrong("admin.listen", source, Problem::NoToken(address.to_string())))
 }
 
 /// Checks that the file holds a token that an `Authorization` header can carry.

@@ -1,9 +1,12 @@
 //! The body of a shard's thread: polls its source, feeds the pipeline, and hands whole exchanges to the backlog.
 //!
-//! It never waits for the backlog. Its clock is that of the segments, carried on by the time that passed since the last
-//! one, so that a file is read in its own time and a clock that is set has no effect.
+//! A wire cannot wait, so the thread never waits for the backlog: what that has no room for is lost. A file can, and does.
+//! The clock is that of the segments, so that a file is read in its own time and a clock that is set has no effect; on a
+//! wire it is carried on by the time that passed since the last segment.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Event, Pipeline};
@@ -11,7 +14,7 @@ use crate::backlog::{Place, Sender};
 use crate::capture::SegmentSource;
 use crate::config::Share;
 use crate::control::Control;
-use crate::exchange::{LostReason, SkipReason, Timestamp};
+use crate::exchange::{Exchange, LostReason, SkipReason, Timestamp};
 use crate::ledger::{Ledger, ShardBatch};
 use crate::tcp::Ending;
 
@@ -27,6 +30,9 @@ const BATCH: usize = 64;
 
 /// Segments taken between two beats and entries in the ledger, at most.
 const SEGMENTS: usize = 1024;
+
+/// How often a source that can wait asks for room.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// What a shard's thread is linked to.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +51,7 @@ pub struct Links<'a> {
 
 /// Runs one shard until it shall stop (then the source is drained, for half a second at most), or until the source ends.
 ///
-/// Whole exchanges go to the backlog; what it has no room for is lost. What happened is entered in the ledger, exchanges
+/// Whole exchanges go to the backlog; what it has no room for is lost, unless the source can wait. What happened is entered in the ledger, exchanges
 /// before they can be received. `beat` is called four times a second or more often, unless the
 /// source holds the thread up. When the kill switch is thrown, what is open is skipped; when the share of flows captured
 /// falls, what is open in flows that it leaves out is lost.
@@ -59,8 +65,8 @@ pub fn run<S: SegmentSource>(
     beat: impl Fn(),
 ) -> Result<(), S::Error> {
     let Links { control, stop, .. } = *links;
-    let mut batch = Batch::new(links);
-    let mut clock = Clock::default();
+    let mut batch = Batch::new(links, source.can_wait());
+    let mut clock = Clock { stands: source.can_wait(), last: None };
     let mut stopping: Option<Instant> = None;
     let mut enabled = true;
     let mut sample = Share::ALL;
@@ -81,6 +87,7 @@ pub fn run<S: SegmentSource>(
         let polled = source.poll(wait, &mut |segment| {
             clock.seen(segment.time);
             pipeline.segment(segment, &mut |event| batch.add(event));
+            batch.wait(&pipeline);
             taken += 1;
             if batch.ready.len() >= BATCH || taken % SEGMENTS == 0 {
                 batch.enter(&pipeline);
@@ -90,6 +97,7 @@ pub fn run<S: SegmentSource>(
         if let Some(now) = clock.now() {
             pipeline.tick(now, &mut |event| batch.add(event));
         }
+        batch.wait(&pipeline);
         batch.enter(&pipeline);
         match polled {
             Err(error) => break Err(error),
@@ -102,13 +110,16 @@ pub fn run<S: SegmentSource>(
         }
     };
     pipeline.finish(Ending::Shutdown, &mut |event| batch.add(event));
+    batch.wait(&pipeline);
     batch.enter(&pipeline);
     result
 }
 
 /// The time on the clock of the segments.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Clock {
+    /// Whether it stands still between two segments.
+    stands: bool,
     last: Option<(Timestamp, Instant)>,
 }
 
@@ -122,7 +133,7 @@ impl Clock {
     }
 
     fn now(&self) -> Option<Timestamp> {
-        self.last.map(|(time, seen)| time.plus(seen.elapsed()))
+        self.last.map(|(time, seen)| if self.stands { time } else { time.plus(seen.elapsed()) })
     }
 }
 
@@ -131,6 +142,8 @@ struct Batch<'a> {
     links: &'a Links<'a>,
     /// Whole exchanges, each with its place in the backlog.
     ready: Vec<Place<'a>>,
+    /// Whole exchanges that wait for a place, if the source can wait.
+    surplus: Option<VecDeque<Exchange>>,
     skipped: [u64; SkipReason::ALL.len()],
     lost: [u64; LostReason::ALL.len()],
     /// Exchanges seen, as of the last entry.
@@ -140,10 +153,11 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(links: &'a Links<'a>) -> Batch<'a> {
+    fn new(links: &'a Links<'a>, can_wait: bool) -> Batch<'a> {
         Batch {
             links,
             ready: Vec::with_capacity(BATCH),
+            surplus: can_wait.then(VecDeque::new),
             skipped: [0; SkipReason::ALL.len()],
             lost: [0; LostReason::ALL.len()],
             entered: 0,
@@ -153,12 +167,39 @@ impl<'a> Batch<'a> {
 
     fn add(&mut self, event: Event) {
         match event {
-            Event::Exchange(exchange) => match self.links.backlog.reserve(exchange) {
-                Some(place) => self.ready.push(place),
-                None => count(&mut self.lost, LostReason::Backlog as usize),
+            Event::Exchange(exchange) => match (&mut self.surplus, self.links.backlog.reserve(exchange)) {
+                (None, Err(_)) => count(&mut self.lost, LostReason::Backlog as usize),
+                (Some(surplus), Err(exchange)) => surplus.push_back(*exchange),
+                (_, Ok(place)) => self.ready.push(place),
             },
             Event::Skipped(reason) => count(&mut self.skipped, reason as usize),
             Event::Lost(lost) => count(&mut self.lost, lost.reason as usize),
+        }
+    }
+
+    /// Waits until everything has a place, or until no more are wanted.
+    fn wait(&mut self, pipeline: &Pipeline) {
+        while let Some(exchange) = self.surplus.as_mut().and_then(VecDeque::pop_front) {
+            match self.links.backlog.reserve(exchange) {
+                Ok(place) => self.ready.push(place),
+                Err(exchange) => {
+                    if let Some(surplus) = &mut self.surplus {
+                        surplus.push_front(*exchange);
+                    }
+                    if self.links.stop.load(Ordering::Acquire) || self.links.backlog.is_closed() {
+                        return self.give_up();
+                    }
+                    // What has its place makes room only once it is let go.
+                    self.enter(pipeline);
+                    thread::sleep(PATIENCE);
+                }
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        for _ in self.surplus.iter_mut().flat_map(|surplus| surplus.drain(..)) {
+            count(&mut self.lost, LostReason::Shutdown as usize);
         }
     }
 
@@ -170,7 +211,7 @@ impl<'a> Batch<'a> {
             queued: self.ready.len() as u64,
             skipped: take_counts(SkipReason::ALL, &mut self.skipped),
             lost: take_counts(LostReason::ALL, &mut self.lost),
-            open: stats.open(),
+            open: stats.open() + self.surplus.as_ref().map_or(0, VecDeque::len) as u64,
             flows: stats.tcp.flows as u64,
             buffered: stats.tcp.buffered as u64,
             duplicates: stats.tcp.duplicate_segments - self.duplicates,

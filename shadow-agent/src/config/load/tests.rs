@@ -52,7 +52,7 @@ fn variables(pairs: Pairs<'_>) -> Vec<(String, String)> {
 
 fn load_from(file: &str, environment: Pairs<'_>, words: &str) -> Result<Config, String> {
     let file = Scratch::new(file);
-    load(Some(&file.0), variables(environment).into_iter(), &flags(words))
+    load(Needs::RUN, Some(&file.0), variables(environment).into_iter(), &flags(words))
         .map_err(|error| error.to_string().replace(&file.0.display().to_string(), "F"))
 }
 
@@ -190,7 +190,7 @@ fn what_is_left_out_is_at_its_default() {
 #[test]
 fn the_example_that_is_installed_is_accepted_and_shown() {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/shadow-agent.yaml"));
-    let config = load(Some(path), std::iter::empty(), &RunArgs::default()).unwrap();
+    let config = load(Needs::RUN, Some(path), std::iter::empty(), &RunArgs::default()).unwrap();
     let shown = show::yaml(&config).unwrap();
     let keys = |text: &str| {
         let words = text.lines().map(|line| line.split('#').next().unwrap_or_default());
@@ -236,8 +236,9 @@ fn every_flag_and_its_variable_do_the_same() {
         ("SHADOW_AGENT_MODE", "tc"),
         ("SHADOW_AGENT_ADMIN", "127.0.0.1:1"),
     ];
-    let by_flags = load(None, std::iter::empty(), &flags(words)).unwrap();
-    let by_environment = load(None, variables(&environment).into_iter(), &RunArgs::default()).unwrap();
+    let by_flags = load(Needs::RUN, None, std::iter::empty(), &flags(words)).unwrap();
+    let by_environment =
+        load(Needs::RUN, None, variables(&environment).into_iter(), &RunArgs::default()).unwrap();
     assert_eq!(by_flags, by_environment);
     assert_eq!(load_from(EVERY_KEY, &[], words).unwrap().capture.ports, [(80, 80), (90, 91)]);
 

@@ -6,7 +6,7 @@ use shadow_ebpf::abi;
 
 use super::super::file;
 use super::super::{Capture, ConfigError, Mode, NetNs, Networks, Polarity, Problem, Side, XdpMode, units};
-use super::{list, read, show, size, within, wrong};
+use super::{list, read, show, size, within};
 
 /// The longest name of a network interface (`IFNAMSIZ` less its end).
 const MAX_INTERFACE_NAME: usize = 15;
@@ -25,7 +25,7 @@ pub(super) fn capture(raw: &file::Capture) -> Result<Capture, ConfigError> {
     let ports = raw.ports.as_deref().unwrap_or_default();
     let number =
         |text: &str| within(text, units::number(text)?, 0..=u64::from(u32::MAX), show).map(|n| n as u32);
-    let capture = Capture {
+    Ok(Capture {
         interfaces: list("capture.interfaces", interfaces, MAX_INTERFACES, interface)?,
         netns: read("capture.netns", raw.netns.as_ref(), None, |text| netns(text).map(Some))?,
         mode: mode(raw)?,
@@ -41,16 +41,7 @@ pub(super) fn capture(raw: &file::Capture) -> Result<Capture, ConfigError> {
         ring_size: read("capture.rings.size", raw.rings.size.as_ref(), default.ring_size, size(RING_SIZE))?,
         shards: read("capture.rings.shards", raw.rings.shards.as_ref(), None, shards)?,
         kernel_log: read("capture.kernel_log", raw.kernel_log.as_ref(), default.kernel_log, units::boolean)?,
-    };
-    if capture.interfaces.is_empty() {
-        let remedy = "name at least one interface or glob here or with --interface";
-        return Err(wrong("capture.interfaces", Default::default(), Problem::Required(remedy)));
-    }
-    if capture.ports.is_empty() {
-        let remedy = "name the server's port here or with --port";
-        return Err(wrong("capture.ports", Default::default(), Problem::Required(remedy)));
-    }
-    Ok(capture)
+    })
 }
 
 fn interface(text: &str) -> Result<String, Problem> {

@@ -39,16 +39,11 @@ pub(super) fn replay(raw: &file::Replay, overrides: &Overrides) -> Result<Replay
         .map(|(index, one)| target(&format!("replay.targets[{index}]"), one, raw, overrides))
         .collect();
     let baseline = raw.baseline.as_ref().map(|one| target("replay.baseline", one, raw, overrides));
-    let replay = Replay {
+    Ok(Replay {
         credentials: read("replay.credentials", raw.credentials.as_ref(), Credentials::Skip, credentials)?,
         targets: resolved?,
         baseline: baseline.transpose()?,
-    };
-    if replay.targets.is_empty() {
-        let remedy = "give the URL of the new version here or with --shadow";
-        return Err(wrong("replay.targets", Default::default(), Problem::Required(remedy)));
-    }
-    Ok(replay)
+    })
 }
 
 fn credentials(text: &str) -> Result<Credentials, Problem> {

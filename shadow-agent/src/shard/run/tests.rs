@@ -10,6 +10,7 @@ use super::*;
 use crate::backlog::{Admitted, Receiver, backlog};
 use crate::capture::{Segment, TcpFlags};
 use crate::config::Limits;
+use crate::ledger::Snapshot;
 use crate::shard::PipelineSettings;
 
 /// What a poll of the source does.
@@ -31,6 +32,7 @@ enum Poll {
 struct Script {
     polls: VecDeque<Poll>,
     stop: Arc<AtomicBool>,
+    can_wait: bool,
 }
 
 fn request(port: u16, handle: &mut dyn FnMut(&Segment<'_>)) {
@@ -60,6 +62,10 @@ fn send(port: u16, up: bool, payload: &[u8], handle: &mut dyn FnMut(&Segment<'_>
 
 impl SegmentSource for Script {
     type Error = io::Error;
+
+    fn can_wait(&self) -> bool {
+        self.can_wait
+    }
 
     fn poll(&mut self, _: Duration, handle: &mut dyn FnMut(&Segment<'_>)) -> io::Result<Option<usize>> {
         match self.polls.front() {
@@ -102,7 +108,7 @@ fn check(script: Vec<Poll>, size: usize, expected: (u64, &[(LostReason, u64)], b
     let (sender, mut receiver) = backlog(size, 16 << 20);
     let ledger = Ledger::new(1, 1);
     let stop = Arc::new(AtomicBool::new(false));
-    let source = Script { polls: script.into(), stop: stop.clone() };
+    let source = Script { polls: script.into(), stop: stop.clone(), can_wait: false };
     let beats = Cell::new(0);
     let control = Control::new(true);
     let links = Links { shard: 0, ledger: &ledger, backlog: &sender, control: &control, stop: &stop };
@@ -136,33 +142,60 @@ fn however_it_ends_the_books_balance() {
     check(exchanges(4), 3, (3, &[(LostReason::Backlog, 1)], false));
 }
 
-#[test]
-fn nobody_receives_what_is_not_in_the_books() {
+/// Runs five thousand exchanges into a queue of four, whose other end takes so many and then is no more, or is
+/// watched by somebody who says stop.
+fn take(can_wait: bool, taken: usize, then_stop: bool) -> Snapshot {
     let (sender, mut receiver) = backlog(4, 16 << 20);
     let ledger = Ledger::new(1, 1);
     let stop = Arc::new(AtomicBool::new(false));
     let polls = (0..5_000u32).map(|port| Poll::Exchange(port as u16)).collect();
-    let source = Script { polls, stop: stop.clone() };
-    std::thread::scope(|scope| {
+    let source = Script { polls, stop: stop.clone(), can_wait };
+    thread::scope(|scope| {
         let (ledger, stop) = (&ledger, &stop);
         let shard = scope.spawn(move || {
             let control = Control::new(true);
             let links = Links { shard: 0, ledger, backlog: &sender, control: &control, stop };
             run(source, pipeline(), &links, || ())
         });
-        scope.spawn(move || {
-            while next(&mut receiver).is_some() {
+        let taking = scope.spawn(move || {
+            for _ in 0..taken {
+                if next(&mut receiver).is_none() {
+                    break;
+                }
                 ledger.selected();
             }
+            stop.store(then_stop, Ordering::Release);
+            then_stop.then_some(receiver)
         });
-        while !shard.is_finished() {
+        while !(shard.is_finished() && taking.is_finished()) {
             assert_eq!(ledger.snapshot().imbalance(), 0);
-            std::thread::sleep(Duration::from_micros(50));
+            thread::sleep(Duration::from_micros(50));
         }
     });
     let end = ledger.snapshot();
-    assert_eq!((end.imbalance(), end.in_flight, end.seen), (0, 0, 5_000));
-    assert_eq!(end.selected + end.lost_total(), 5_000);
+    assert_eq!((end.imbalance(), end.selected + end.lost_total() + end.in_flight), (0, end.seen));
+    end
+}
+
+#[test]
+fn nobody_receives_what_is_not_in_the_books() {
+    let end = take(false, usize::MAX, false);
+    assert_eq!((end.seen, end.in_flight), (5_000, 0));
+}
+
+#[test]
+fn a_source_that_can_wait_loses_nothing_to_a_full_queue() {
+    let end = take(true, usize::MAX, false);
+    assert_eq!((end.selected, end.lost_total(), end.seen), (5_000, 0, 5_000));
+}
+
+#[test]
+fn a_source_that_can_wait_does_not_wait_for_somebody_who_is_gone_or_wants_no_more() {
+    for then_stop in [true, false] {
+        let end = take(true, 10, then_stop);
+        assert_eq!((end.selected, end.lost[LostReason::Backlog as usize]), (10, 0));
+        assert!(end.lost[LostReason::Shutdown as usize] > 0, "{end:?}");
+    }
 }
 
 #[test]
@@ -171,7 +204,7 @@ fn the_kill_switch_skips_what_is_open_and_what_comes_later_is_rebuilt_again() {
     let (ledger, control) = (Ledger::new(1, 1), Control::new(true));
     let stop = Arc::new(AtomicBool::new(false));
     let polls = vec![Poll::Request(1), Poll::Exchange(2), Poll::Exchange(3)];
-    let source = Script { polls: polls.into(), stop: stop.clone() };
+    let source = Script { polls: polls.into(), stop: stop.clone(), can_wait: false };
     let turns = Cell::new(0);
     let beat = || {
         turns.set(turns.get() + 1);
@@ -193,7 +226,7 @@ fn a_lower_sample_loses_what_is_open_in_the_flows_it_leaves_out_and_nothing_else
     let ports = || 1..=100_u16;
     let (open, further) = (ports().map(Poll::Request), ports().map(Poll::Response));
     let polls: Vec<_> = open.chain(further).chain(ports().map(|port| Poll::Exchange(200 + port))).collect();
-    let source = Script { polls: polls.into(), stop: stop.clone() };
+    let source = Script { polls: polls.into(), stop: stop.clone(), can_wait: false };
     let turns = Cell::new(0);
     let beat = || {
         turns.set(turns.get() + 1);
@@ -218,10 +251,12 @@ fn next(receiver: &mut Receiver) -> Option<Admitted> {
 
 #[test]
 fn the_clock_follows_the_segments() {
-    let mut clock = Clock::default();
+    let mut clock = Clock { stands: false, last: None };
     assert_eq!(clock.now(), None);
     clock.seen(Timestamp(5_000_000_000));
     assert!(clock.now().unwrap() >= Timestamp(5_000_000_000));
     clock.seen(Timestamp(1_000_000_000));
     assert!(clock.now().unwrap() < Timestamp(5_000_000_000), "set back with them");
+    clock.stands = true;
+    assert_eq!(clock.now(), Some(Timestamp(1_000_000_000)), "however long ago that was");
 }

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn what_is_required_is_asked_for() {
-    let nothing = load(None, std::iter::empty(), &RunArgs::default()).unwrap_err().to_string();
+    let nothing = load(Needs::RUN, None, std::iter::empty(), &RunArgs::default()).unwrap_err().to_string();
     assert_eq!(
         nothing,
         "capture.interfaces: required, and nothing was given; name at least one interface or glob here or with --interface"
@@ -285,7 +285,8 @@ fn lists_are_bounded() {
 
 #[test]
 fn files_that_are_no_configuration_are_refused() {
-    let missing = load(Some(Path::new("/nonexistent.yaml")), std::iter::empty(), &RunArgs::default());
+    let missing =
+        load(Needs::RUN, Some(Path::new("/nonexistent.yaml")), std::iter::empty(), &RunArgs::default());
     assert_eq!(
         missing.unwrap_err().to_string(),
         "/nonexistent.yaml: the configuration file cannot be read (No such file or directory (os error 2)); \
