@@ -1,26 +1,22 @@
 //! The only place that wires stages together: starts them in order, waits for the end, and stops them in order.
 //!
-//! Holds no logic of a stage. Starting: whatever needs privileges, kernel, devices; without those privileges runtime,
-//! stages behind the backlog, admin, shards, heartbeat. Ending: the kernel stops copying, the shards drain their rings and
-//! finish, the backlog empties, and replays under way get a deadline.
+//! Holds no logic of a stage. `live` takes traffic from the kernel, `offline` from a file; what is behind the backlog is
+//! the same for both, and here.
 
-use std::io;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, Door, Readiness, SwitchFile};
-use crate::backlog::{self, MAX_QUEUED};
-use crate::capture::kernel::{KernelCapture, RingSource};
-use crate::capture::{Counters, interfaces};
+use crate::capture::Counters;
+use crate::capture::file::FileSource;
+use crate::capture::kernel::Attached;
 use crate::cli::Exit;
 use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
@@ -31,29 +27,26 @@ use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
-use crate::privileges;
 use crate::replay::{self, Registrar, Replayer};
 use crate::report::{Outcome, Report};
-use crate::shard::{self, Links, Pipeline, PipelineSettings};
-use crate::terminal;
 
 mod files;
 mod follow;
 mod guard;
 mod heartbeat;
 mod line;
+mod live;
+mod offline;
+mod paced;
 mod publish;
 mod signals;
 mod status;
 mod wreck;
 
-use follow::Following;
-use guard::CpuGuard;
-use heartbeat::Pulse;
 use line::Line;
+pub use paced::Pacing;
 use publish::Place;
 use signals::Signals;
-use wreck::Witness;
 
 /// How long the backlog and the replays under way may take after the agent was asked to stop. A service manager must
 /// wait longer than this before it kills.
@@ -81,92 +74,49 @@ pub struct Options {
     pub switch: Option<SwitchFile>,
 }
 
-/// Runs the agent until it is told to stop, and says how it ended.
+/// Mirrors live traffic until it is told to stop, and says how that ended.
 ///
 /// # Errors
 /// When a stage cannot start, or capture breaks down; the message is one sentence with the remedy.
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
-    files::raise_limit();
-    interfaces::resolve(&config.capture)?;
-    let report = options.report.as_deref().map(Place::secure).transpose()?;
-    let door = Door::open(&config.admin)?;
-    let control = Control::new(config.enabled && !disabled_by_operator(options)?);
-    control.set_sample(config.capture.sample);
-    signals::hold()?;
-    let (kernel, sources) = KernelCapture::start(&config.capture, &[], control.enabled())?;
-    let kernel = Arc::new(kernel);
-    let readiness = Readiness::new();
-    let capturing = readiness.latch("capture");
-    let attached =
-        readiness.condition(format!("an interface that matches {}", config.capture.interfaces.join(", ")));
-    // The one thread that is there before privileges are dropped: it may have to enter a namespace, and drops its own.
-    let (failed, mut broken) = mpsc::channel(1);
-    let following =
-        Following::start(Arc::clone(&kernel), config.capture.clone(), attached, Witness::new(&failed))?;
-    // Those to come have no more privileges than this one has from here on.
-    let reduction = privileges::drop_after_loading()?;
-    tracing::debug!(%reduction, "the kernel programs are loaded");
-    options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
+    live::run(config, options)
+}
+
+/// Replays what a file holds, to its end or until it is told to stop, and says how that ended.
+///
+/// # Errors
+/// When a stage cannot start, or the file cannot be read to its end; the message is one sentence with the remedy.
+pub fn replay(
+    config: &Config,
+    options: &Options,
+    source: FileSource,
+    pacing: Pacing,
+) -> anyhow::Result<Exit> {
+    offline::replay(config, options, source, pacing)
+}
+
+/// How one bound for all bytes held is shared.
+struct Bounds {
+    /// For what is being rebuilt: half of it.
+    rebuilt: Limits,
+    /// For what is being replayed: a quarter. The last one is for the answers to that.
+    backlog: usize,
+}
+
+fn bounds(limits: &Limits) -> Bounds {
+    let half = limits.total_buffer / 2;
+    Bounds { rebuilt: Limits { total_buffer: half, ..limits.clone() }, backlog: half / 2 }
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads((cpus / 4).clamp(1, MAX_WORKERS))
         .max_blocking_threads(BLOCKING)
         .thread_name("runtime")
         .enable_all()
         .build()
-        .context("the asynchronous runtime could not be started")?;
-    let mut signals = runtime.block_on(async { Signals::new() })?;
-    let carried = Arc::clone(&kernel);
-    control.carry(move |state| {
-        carried.set_enabled(state.enabled);
-        carried.set_sample(state.sample);
-    });
-    // Loading and attaching took a while.
-    kernel.beat();
-    let line = build_line(config, options, &runtime, &control, own_sockets(&kernel), sources.len())?;
-    let cpu = Arc::new(Readings::default());
-    let admin = serve(config, options, door, &line, &kernel, &cpu, readiness)?;
-    let mut capture = Capturing::start(config, &line, &kernel, sources, &runtime, cpu, &failed)?;
-    capturing.release();
-    announce(&kernel, &line, admin.as_ref());
-
-    let ended = runtime.block_on(async {
-        let live = tokio::spawn(status::show(Arc::clone(&line.report), Arc::clone(&line.ledger)));
-        let ended = tokio::select! {
-            () = signals.stop() => Ok(()),
-            () = after(options.duration) => Ok(()),
-            Some(error) = broken.recv() => Err(error),
-            // It ends only after the shards, unless it panics.
-            _ = &mut capture.driving => Err(wreck::panicked("the thread that decides about exchanges")),
-        };
-        live.abort();
-        ended
-    });
-    terminal::clear();
-    following.finish();
-    capture.finish(&control);
-    runtime.block_on(drain(&line, capture.driving, &mut signals));
-
-    let summary = line.report.summary(&line.ledger.snapshot(), &counters(&kernel));
-    let outcome = summary.verdict.outcome;
-    let published = runtime.block_on(publish::unless_given_up(summary, report, signals.stop()));
-    if let Some(admin) = admin {
-        admin.shutdown();
-    }
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    // Why the run broke down matters more than where its summary could not be written.
-    ended.and(published)?;
-    Ok(match outcome {
-        Outcome::Fail if options.gate => Exit::Fail,
-        Outcome::Insufficient if options.gate => Exit::Insufficient,
-        _ => Exit::Success,
-    })
-}
-
-/// Has the kernel programs leave alone what passes the replayer's sockets.
-fn own_sockets(kernel: &KernelCapture) -> Registrar {
-    let own = kernel.own_sockets();
-    Registrar::new(move |local| own.register(local).map_err(io::Error::other))
+        .context("the asynchronous runtime could not be started")
 }
 
 /// The stages behind the backlog, ready to take exchanges.
@@ -214,115 +164,50 @@ fn disabled_by_operator(options: &Options) -> anyhow::Result<bool> {
     Ok(disabled)
 }
 
+/// What the source of segments shows of itself.
+struct Observed {
+    counters: Arc<dyn Fn() -> Counters + Send + Sync>,
+    interfaces: Arc<dyn Fn() -> Vec<Attached> + Send + Sync>,
+}
+
 fn serve(
+    door: Door,
     config: &Config,
     options: &Options,
-    door: Option<Door>,
     line: &Arc<Line>,
-    kernel: &Arc<KernelCapture>,
+    observed: Observed,
     cpu: &Arc<Readings>,
     readiness: Readiness,
-) -> anyhow::Result<Option<admin::Server>> {
-    let Some(door) = door else { return Ok(None) };
-    let (kernel, attached) = (Arc::clone(kernel), Arc::clone(kernel));
+) -> anyhow::Result<admin::Server> {
     let replaying = Arc::clone(line);
     let sources = Sources {
         ledger: Arc::clone(&line.ledger),
         report: Arc::clone(&line.report),
         control: line.control.clone(),
-        kernel: Arc::new(move || counters(&kernel)),
+        kernel: observed.counters,
         replay: Arc::new(move || {
             let lengths = replaying.replayer.queue_lengths().into_iter();
             let states = lengths.zip(replaying.replayer.breakers_open());
             states.map(|(queue, breaker_open)| ReplayState { queue: queue as u64, breaker_open }).collect()
         }),
         sample: config.capture.sample,
-        interfaces: Arc::new(move || attached.attached()),
+        interfaces: observed.interfaces,
         cpu: Arc::clone(cpu),
         cpu_limit: config.limits.cpu,
     };
     let metrics = Arc::new(Metrics::new(sources.clone())?);
     let switch = options.switch.clone();
-    Ok(Some(admin::Server::start(door, AdminState { sources, metrics, readiness, switch })?))
+    Ok(admin::Server::start(door, AdminState { sources, metrics, readiness, switch })?)
 }
 
-/// Everything between the rings and the backlog.
-struct Capturing {
-    stop: Arc<AtomicBool>,
-    shards: Vec<JoinHandle<()>>,
-    heartbeat: Option<JoinHandle<()>>,
-    driving: tokio::task::JoinHandle<()>,
-}
-
-impl Capturing {
-    fn start(
-        config: &Config,
-        line: &Arc<Line>,
-        kernel: &Arc<KernelCapture>,
-        sources: Vec<RingSource>,
-        runtime: &Runtime,
-        cpu: Arc<Readings>,
-        failed: &mpsc::Sender<anyhow::Error>,
-    ) -> anyhow::Result<Capturing> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let count = sources.len();
-        let pulse = Pulse::new(count);
-        // One bound for all bytes held: half of it for what is being rebuilt, a quarter for what is being replayed, and
-        // a quarter for the answers to that.
-        let half = config.limits.total_buffer / 2;
-        let limits = Limits { total_buffer: half, ..config.limits.clone() };
-        let (backlog, receiver) = backlog::backlog(MAX_QUEUED, half / 2);
-        let driving = runtime.spawn(Arc::clone(line).drive(receiver));
-        let shards = sources.into_iter().enumerate().map(|(shard, source)| {
-            let seed = fastrand::u64(..);
-            let mut settings = PipelineSettings::new(&limits, &config.capture.ports, count, seed);
-            settings.tcp.seed = config.capture.seed;
-            let pipeline = Pipeline::new(&settings);
-            let (stop, pulse, control) = (Arc::clone(&stop), pulse.clone(), line.control.clone());
-            let (ledger, backlog, failed) = (Arc::clone(&line.ledger), backlog.clone(), failed.clone());
-            thread::Builder::new()
-                .name(format!("shard-{shard}"))
-                .spawn(move || {
-                    let _witness = Witness::new(&failed);
-                    let beat = || pulse.tick(shard);
-                    let (ledger, backlog, control, stop) = (&*ledger, &backlog, &control, &*stop);
-                    let links = Links { shard, ledger, backlog, control, stop };
-                    if let Err(error) = shard::run(source, pipeline, &links, beat) {
-                        // One report is enough to end the run.
-                        let _ = failed.try_send(anyhow!(error).context("capture broke down"));
-                    }
-                })
-                .context("a shard thread could not be started")
-        });
-        let shards = shards.collect::<anyhow::Result<Vec<_>>>()?;
-        let beating = Arc::clone(kernel);
-        let mut guard = CpuGuard::new(config, line.control.clone(), cpu);
-        let moving = line.control.clone();
-        let guarding = move || {
-            if let Some(stood) = moving.standstill().turn(Instant::now()) {
-                tracing::warn!(
-                    "the agent stood still for {:.1} s (stopped, frozen or starved of CPU time): the kernel stops copying \
-                     after 2 s of that, and replays under way are not held against their targets",
-                    stood.as_secs_f64()
-                );
-            }
-            guard.look();
-        };
-        let witness = Witness::new(failed);
-        let heartbeat = heartbeat::spawn(pulse, Arc::clone(&stop), witness, move || beating.beat(), guarding)
-            .context("the heartbeat thread could not be started")?;
-        Ok(Capturing { stop, shards, heartbeat: Some(heartbeat), driving })
-    }
-
-    /// Lets every shard empty its ring and close its books, and ends the threads.
-    fn finish(&mut self, control: &Control) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(heartbeat) = self.heartbeat.take() {
-            join(heartbeat);
-        }
-        // That thread took the turns; replays under way may yet take longer than a standstill.
-        control.standstill().rest();
-        self.shards.drain(..).for_each(join);
+/// Takes a turn by which a standstill is noticed, and says so if there was one.
+fn look_for_standstill(control: &Control, also: &str) {
+    if let Some(stood) = control.standstill().turn(Instant::now()) {
+        tracing::warn!(
+            "the agent stood still for {:.1} s (stopped, frozen or starved of CPU time): {also}replays under way are \
+             not held against their targets",
+            stood.as_secs_f64()
+        );
     }
 }
 
@@ -333,7 +218,7 @@ fn join(thread: JoinHandle<()>) {
 }
 
 /// Waits until the backlog is empty and every exchange is judged; gives up at [`DRAIN`] or at a second signal.
-async fn drain(line: &Line, driving: tokio::task::JoinHandle<()>, signals: &mut Signals) {
+async fn drain<T>(line: &Line, driving: tokio::task::JoinHandle<T>, signals: &mut Signals) {
     let judged = async {
         if !driving.is_finished() {
             let _ = driving.await;
@@ -354,23 +239,32 @@ async fn drain(line: &Line, driving: tokio::task::JoinHandle<()>, signals: &mut 
     }
 }
 
-async fn after(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
-        None => std::future::pending().await,
+/// What is there when everything has come to its end.
+struct Ended<'a> {
+    runtime: Runtime,
+    signals: Signals,
+    line: &'a Line,
+    admin: Option<admin::Server>,
+    report: Option<Place>,
+    /// Why it ended, if that is an error.
+    ended: anyhow::Result<()>,
+}
+
+/// Publishes the summary, and gives the exit code.
+fn conclude(end: Ended<'_>, counters: &Counters, options: &Options) -> anyhow::Result<Exit> {
+    let Ended { runtime, mut signals, line, admin, report, ended } = end;
+    let summary = line.report.summary(&line.ledger.snapshot(), counters);
+    let outcome = summary.verdict.outcome;
+    let published = runtime.block_on(publish::unless_given_up(summary, report, signals.stop()));
+    if let Some(admin) = admin {
+        admin.shutdown();
     }
-}
-
-fn counters(kernel: &KernelCapture) -> Counters {
-    kernel.counters().unwrap_or_else(|error| {
-        tracing::error!(%error, "the kernel's counters could not be read");
-        Counters::default()
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    // Why the run broke down matters more than where its summary could not be written.
+    ended.and(published)?;
+    Ok(match outcome {
+        Outcome::Fail if options.gate => Exit::Fail,
+        Outcome::Insufficient if options.gate => Exit::Insufficient,
+        _ => Exit::Success,
     })
-}
-
-fn announce(kernel: &KernelCapture, line: &Line, admin: Option<&admin::Server>) {
-    let devices: Vec<_> = kernel.attached().into_iter().map(|attached| attached.device).collect();
-    let targets: Vec<_> = line.replayer.targets().iter().map(|target| target.name.as_str()).collect();
-    let admin = admin.map(|admin| admin.local_addr().to_string()).unwrap_or_else(|| "off".to_owned());
-    tracing::info!(interfaces = devices.join(","), targets = targets.join(","), admin, "capturing");
 }

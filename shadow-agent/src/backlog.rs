@@ -92,6 +92,11 @@ impl Receiver {
     pub async fn next(&mut self) -> Option<Admitted> {
         self.queue.recv().await
     }
+
+    /// Takes no more; what is queued is still to be had.
+    pub fn close(&mut self) {
+        self.queue.close();
+    }
 }
 
 fn weight(exchange: &Exchange) -> usize {

@@ -108,6 +108,22 @@ pub trait SegmentSource: Send {
     }
 }
 
+impl<S: SegmentSource> SegmentSource for &mut S {
+    type Error = S::Error;
+
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        handle: &mut dyn FnMut(&Segment<'_>),
+    ) -> Result<Option<usize>, S::Error> {
+        (**self).poll(timeout, handle)
+    }
+
+    fn can_wait(&self) -> bool {
+        (**self).can_wait()
+    }
+}
+
 reasons! {
     /// What the kernel decided about a packet.
     PacketResult {

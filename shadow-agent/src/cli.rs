@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::units;
+use crate::pace::Pace;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +92,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Rebuild the exchanges of a capture file, and print one JSON object a line
     Inspect(InspectArgs),
+    /// Replay the requests of a capture file to a shadow, and compare its answers with those captured
+    Replay(Box<ReplayArgs>),
     /// Talk to a running agent
     Ctl(CtlArgs),
     /// Say what this host can and cannot do, and how to fix it
@@ -139,6 +142,43 @@ pub struct RunArgs {
     #[arg(long, value_name = "SERVER-CIDR")]
     pub cidr: Vec<String>,
 
+    /// Where requests are replayed, and which.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+
+    /// The share of connections captured [default: 100%]
+    #[arg(long, value_name = "SHARE")]
+    pub sample: Option<String>,
+
+    /// Requests per second to each target, such as 500/s [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<String>,
+
+    /// Where incoming packets are copied: tc, or xdp, which costs production more [default: tc]
+    #[arg(long, value_name = "tc|xdp")]
+    pub mode: Option<String>,
+
+    /// Where the admin API listens, or off [default: 127.0.0.1:9465]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+
+    /// Stop after this time, such as 60s [default: run until interrupted]
+    #[arg(long, value_name = "DURATION", env = "SHADOW_AGENT_DURATION", hide_env_values = true,
+          value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// What is said at the end.
+    #[command(flatten)]
+    pub ending: EndingArgs,
+
+    /// A directory in which `ctl disable` outlives a restart, until someone enables
+    #[arg(long, value_name = "DIR", env = "SHADOW_AGENT_STATE", hide_env_values = true)]
+    pub state: Option<PathBuf>,
+}
+
+/// Where requests are replayed, and which.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TargetArgs {
     /// The new version, to which requests are replayed; replaces the file's targets
     #[arg(long, value_name = "URL")]
     pub shadow: Option<String>,
@@ -164,31 +204,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "skip|forward|strip")]
     pub credentials: Option<String>,
 
-    /// The share of connections captured [default: 100%]
-    #[arg(long, value_name = "SHARE")]
-    pub sample: Option<String>,
-
-    /// Requests per second to each target, such as 500/s [default: unlimited]
-    #[arg(long, value_name = "RATE")]
-    pub rate: Option<String>,
-
     /// Requests under way at once to each target [default: 64]
     #[arg(long, value_name = "N")]
     pub concurrency: Option<String>,
+}
 
-    /// Where incoming packets are copied: tc, or xdp, which costs production more [default: tc]
-    #[arg(long, value_name = "tc|xdp")]
-    pub mode: Option<String>,
-
-    /// Where the admin API listens, or off [default: 127.0.0.1:9465]
-    #[arg(long, value_name = "ADDR")]
-    pub admin: Option<String>,
-
-    /// Stop after this time, such as 60s [default: run until interrupted]
-    #[arg(long, value_name = "DURATION", env = "SHADOW_AGENT_DURATION", hide_env_values = true,
-          value_parser = duration)]
-    pub duration: Option<Duration>,
-
+/// What is said at the end.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EndingArgs {
     /// Write the summary as JSON to this file
     #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_REPORT", hide_env_values = true)]
     pub report: Option<PathBuf>,
@@ -197,13 +220,69 @@ pub struct RunArgs {
     #[arg(long, env = "SHADOW_AGENT_GATE", hide_env_values = true)]
     pub gate: bool,
 
-    /// A directory in which `ctl disable` outlives a restart, until someone enables
-    #[arg(long, value_name = "DIR", env = "SHADOW_AGENT_STATE", hide_env_values = true)]
-    pub state: Option<PathBuf>,
-
     /// What this run is called in reports: a version, a commit
     #[arg(long, value_name = "TEXT", env = "SHADOW_AGENT_LABEL", hide_env_values = true)]
     pub label: Option<String>,
+}
+
+/// The arguments of `replay`.
+///
+/// Those that `run` has too mean the same here, and can come from the environment likewise.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+The requests of a file are sent as those of live traffic are: only safe methods unless others are
+listed, marked, masked, and compared with the responses that the file holds. The file waits for
+the targets: no request is left out because they are slow. A rate of the configuration file
+(replay.rate) is a limit to any speed.
+
+Examples:
+  shadow-agent replay --from capture.pcap --shadow http://10.0.0.9:8080 --gate
+  shadow-agent replay --from recorded.gor.gz --speed max --shadow http://10.0.0.9:8080")]
+pub struct ReplayArgs {
+    /// A capture (pcap, pcapng) or recording (.gor, HTTP archive), compressed with gzip or not, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+
+    /// How fast: as recorded (1x), a multiple of it, a rate such as 500/s, or max
+    #[arg(long, value_name = "1x|4x|max|500/s", default_value = "1x", value_parser = speed)]
+    pub speed: Pace,
+
+    /// Send the requests of one connection in their order, each after the answers to the one before
+    #[arg(long)]
+    pub keep_order: bool,
+
+    /// The configuration file (YAML)
+    #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+
+    /// Only connections to the server's port, or a range such as 9000-9010 (repeatable) [default: any]
+    #[arg(long, value_name = "PORT|A-B")]
+    pub port: Vec<String>,
+
+    /// Where requests are replayed, and which.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+
+    /// Where the admin API listens [default: off]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+
+    /// What is said at the end.
+    #[command(flatten)]
+    pub ending: EndingArgs,
+}
+
+impl ReplayArgs {
+    /// What is configured as for a run.
+    #[must_use]
+    pub fn as_run(&self) -> RunArgs {
+        RunArgs {
+            port: self.port.clone(),
+            targets: self.targets.clone(),
+            admin: self.admin.clone(),
+            ..RunArgs::default()
+        }
+    }
 }
 
 /// The arguments of `inspect`.
@@ -308,6 +387,32 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The slowest and the fastest that a file may be replayed, as multiples of the times in it.
+const SPEED: std::ops::RangeInclusive<f64> = 0.001..=1000.0;
+
+fn speed(text: &str) -> Result<Pace, String> {
+    let refused = || {
+        format!(
+            "write 1x for the times recorded, a multiple from {}x to {}x, a rate such as 500/s, or max",
+            SPEED.start(),
+            SPEED.end()
+        )
+    };
+    if text == "max" {
+        return Ok(Pace::Max);
+    }
+    match text.strip_suffix('x') {
+        Some(factor) => match units::decimal(factor) {
+            Ok(factor) if SPEED.contains(&factor) => Ok(Pace::Scaled(factor)),
+            _ => Err(refused()),
+        },
+        None => match units::rate(text) {
+            Ok(Some(rate)) => Ok(Pace::Rate(rate)),
+            _ => Err(refused()),
+        },
+    }
+}
+
 fn ports(text: &str) -> Result<(u16, u16), String> {
     units::ports(text).map_err(|problem| problem.to_string())
 }
@@ -348,10 +453,31 @@ mod tests {
             "config",
             "inspect",
             "inspect a.pcap --port 0",
+            "replay --shadow http://h",
+            "replay --from a.pcap --speed 2",
+            "replay --from a.pcap --speed 0x",
+            "replay --from a.pcap --speed 1001x",
+            "replay --from a.pcap --speed 0/s",
+            "replay --from a.pcap --speed unlimited",
+            "replay --from a.pcap --interface eth0",
         ] {
             let words = ["shadow-agent"].into_iter().chain(words.split_whitespace());
             let error = Cli::try_parse_from(words).unwrap_err();
             assert_eq!(error.exit_code(), i32::from(Exit::Usage as u8), "{error}");
+        }
+    }
+
+    #[test]
+    fn speeds_are_read() {
+        for (word, expected) in [
+            ("1x", Pace::Scaled(1.0)),
+            ("0.001x", Pace::Scaled(0.001)),
+            ("1000x", Pace::Scaled(1000.0)),
+            ("500/s", Pace::Rate(500.0)),
+            ("0.5/s", Pace::Rate(0.5)),
+            ("max", Pace::Max),
+        ] {
+            assert_eq!(speed(word), Ok(expected), "{word}");
         }
     }
 
@@ -363,9 +489,9 @@ mod tests {
         assert_eq!(cli.log, "warn");
         let Command::Run(args) = cli.command else { panic!() };
         assert_eq!(
-            (args.duration, args.gate, args.label.as_deref()),
+            (args.duration, args.ending.gate, args.ending.label.as_deref()),
             (Some(Duration::from_secs(90)), true, Some("v2"))
         );
-        assert_eq!((args.report, args.config), (Some("r.json".into()), Some("c.yaml".into())));
+        assert_eq!((args.ending.report, args.config), (Some("r.json".into()), Some("c.yaml".into())));
     }
 }

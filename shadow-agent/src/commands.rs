@@ -12,13 +12,14 @@ use anyhow::Context;
 use crate::admin::client::Client;
 use crate::admin::switch::SwitchError;
 use crate::admin::{AdminError, SwitchFile};
-use crate::app::{self, Options};
+use crate::app::{self, Options, Pacing};
 use crate::capture::file::{FileError, FileSource};
 use crate::capture::interfaces::netns::NetNsError;
 use crate::capture::interfaces::{self, InterfaceError};
 use crate::capture::kernel::{KernelError, XdpObstacle};
 use crate::cli::{
-    Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, Exit, InspectArgs, RunArgs, UsageError,
+    Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, EndingArgs, Exit, InspectArgs, ReplayArgs,
+    RunArgs, UsageError,
 };
 use crate::compare::CompareError;
 use crate::config::check::{LoopError, check_loop};
@@ -40,6 +41,7 @@ pub fn execute(command: &Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(arguments) => run(arguments),
         Command::Inspect(arguments) => inspect(arguments),
+        Command::Replay(arguments) => replay(arguments),
         Command::Ctl(arguments) => ctl(arguments),
         Command::Doctor(arguments) => doctor(arguments),
         Command::Config(arguments) => match &arguments.command {
@@ -56,11 +58,12 @@ fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
     }
     privileges::check(config.capture.netns.as_ref())?;
     check_loop(&config, &interfaces::own_addresses(config.capture.netns.as_ref())?)?;
+    let EndingArgs { report, gate, label } = arguments.ending.clone();
     let options = Options {
         duration: arguments.duration,
-        report: arguments.report.clone(),
-        gate: arguments.gate,
-        label: arguments.label.clone(),
+        report,
+        gate,
+        label,
         switch: arguments.state.as_deref().map(SwitchFile::in_directory),
     };
     app::run(&config, &options)
@@ -85,6 +88,15 @@ fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
         Err(InspectError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Success),
         ended => Ok(ended.map(|()| Exit::Success)?),
     }
+}
+
+fn replay(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
+    let config = config::load(Needs::REPLAY, arguments.config.as_deref(), env::vars(), &arguments.as_run())?;
+    let EndingArgs { report, gate, label } = arguments.ending.clone();
+    let options = Options { report, gate, label, ..Options::default() };
+    let source = FileSource::open(&arguments.from)?;
+    let pacing = Pacing { pace: arguments.speed, keep_order: arguments.keep_order };
+    app::replay(&config, &options, source, pacing)
 }
 
 fn ctl(arguments: &CtlArgs) -> anyhow::Result<Exit> {

@@ -62,7 +62,7 @@ impl Line {
         self.replayer.targets().last().is_some_and(|target| target.role == Role::Baseline)
     }
 
-    fn decide(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
+    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
         if !self.control.enabled() {
             return Err(SkipReason::Disabled);
         }
@@ -70,7 +70,7 @@ impl Line {
         self.masker.sendable(exchange)
     }
 
-    async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
+    pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
         let sendable = Arc::new(sendable);
         let outcomes = self.replayer.replay(Arc::clone(&sendable)).await;
         let large = body_bytes(&outcomes) > COMPARE_INLINE;
@@ -171,14 +171,14 @@ fn body_bytes(outcomes: &[Outcome]) -> usize {
 }
 
 /// What the ledger still waits for from one exchange, target by target.
-struct Open {
+pub(super) struct Open {
     ledger: Arc<Ledger>,
     next: usize,
     targets: usize,
 }
 
 impl Open {
-    fn new(ledger: &Arc<Ledger>, targets: usize) -> Open {
+    pub(super) fn new(ledger: &Arc<Ledger>, targets: usize) -> Open {
         ledger.selected();
         Open { ledger: Arc::clone(ledger), next: 0, targets }
     }

@@ -181,6 +181,13 @@ impl Progress {
         self.read.load(Ordering::Relaxed)
     }
 
+    /// How much of it was read, 0 to 1; of a pipe, nobody knows.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        let total = self.total.filter(|&total| total > 0)?;
+        Some((self.read() as f64 / total as f64).min(1.0))
+    }
+
     /// Bytes in all; of a pipe, nobody knows.
     #[must_use]
     pub fn total(&self) -> Option<u64> {

@@ -72,37 +72,37 @@ const SETTINGS: [Setting; 14] = [
     Setting {
         flag: "--shadow",
         variable: "SHADOW_AGENT_SHADOW",
-        given: |args| one(&args.shadow),
+        given: |args| one(&args.targets.shadow),
         set: |raw, _, texts| raw.replay.targets = target("candidate", texts).map(|target| vec![target]),
     },
     Setting {
         flag: "--baseline",
         variable: "SHADOW_AGENT_BASELINE",
-        given: |args| one(&args.baseline),
+        given: |args| one(&args.targets.baseline),
         set: |raw, _, texts| raw.replay.baseline = target("baseline", texts),
     },
     Setting {
         flag: "--method",
         variable: "SHADOW_AGENT_METHOD",
-        given: |args| args.method.clone(),
+        given: |args| args.targets.method.clone(),
         set: |raw, _, texts| raw.select.methods = Some(texts),
     },
     Setting {
         flag: "--isolated",
         variable: "SHADOW_AGENT_ISOLATED",
-        given: |args| if args.isolated { vec!["true".to_owned()] } else { Vec::new() },
+        given: |args| if args.targets.isolated { vec!["true".to_owned()] } else { Vec::new() },
         set: |_, overrides, texts| overrides.isolated = last(texts),
     },
     Setting {
         flag: "--path",
         variable: "SHADOW_AGENT_PATH",
-        given: |args| args.path.clone(),
+        given: |args| args.targets.path.clone(),
         set: |raw, _, texts| raw.select.only = Some(texts),
     },
     Setting {
         flag: "--credentials",
         variable: "SHADOW_AGENT_CREDENTIALS",
-        given: |args| one(&args.credentials),
+        given: |args| one(&args.targets.credentials),
         set: |raw, _, texts| raw.replay.credentials = last(texts),
     },
     Setting {
@@ -120,7 +120,7 @@ const SETTINGS: [Setting; 14] = [
     Setting {
         flag: "--concurrency",
         variable: "SHADOW_AGENT_CONCURRENCY",
-        given: |args| one(&args.concurrency),
+        given: |args| one(&args.targets.concurrency),
         set: |_, overrides, texts| overrides.concurrency = last(texts),
     },
     Setting {

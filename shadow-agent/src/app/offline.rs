@@ -1,0 +1,198 @@
+//! A replay of a file: its segments take the way of live ones, at a pace.
+//!
+//! Nothing is captured, so nothing needs a privilege. The file waits for the targets; what comes to its end is the file, and
+//! then the replays under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::guard::CpuGuard;
+use super::heartbeat::{self, Pulse};
+use super::line::Line;
+use super::paced::Pacing;
+use super::publish::Place;
+use super::signals::{self, Signals};
+use super::wreck::{self, Witness};
+use super::{
+    Bounds, Ended, Observed, Options, bounds, build_line, conclude, disabled_by_operator, drain, files, join,
+    look_for_standstill, runtime, serve, status,
+};
+use crate::admin::{Door, Readiness, SwitchFile};
+use crate::backlog::{self, MAX_QUEUED};
+use crate::capture::Counters;
+use crate::capture::file::{FileError, FileRecord, FileSource, Tally};
+use crate::cli::Exit;
+use crate::config::{Config, Limits};
+use crate::control::Control;
+use crate::guard::Readings;
+use crate::pace::Pace;
+use crate::replay::Registrar;
+use crate::shard::{self, Links, Pipeline, PipelineSettings};
+use crate::terminal;
+
+/// Requests that were late by less are on time.
+const ON_TIME: Duration = Duration::from_secs(1);
+
+/// Replays a file, and says how that ended.
+pub(super) fn replay(
+    config: &Config,
+    options: &Options,
+    source: FileSource,
+    pacing: Pacing,
+) -> anyhow::Result<Exit> {
+    files::raise_limit();
+    let report = options.report.as_deref().map(Place::secure).transpose()?;
+    let door = Door::open(&config.admin)?;
+    let control = Control::new(config.enabled && !disabled_by_operator(options)?);
+    signals::hold()?;
+    options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
+    let runtime = runtime()?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let line = build_line(config, options, &runtime, &control, Registrar::none(), 1)?;
+    let cpu = Arc::new(Readings::default());
+    let admin = door
+        .map(|door| serve(door, config, options, &line, nothing(), &cpu, Readiness::new()))
+        .transpose()?;
+
+    let (failed, mut broken) = mpsc::channel(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let enough = CancellationToken::new();
+    let Bounds { rebuilt, backlog } = bounds(&config.limits);
+    let settings = PipelineSettings::new(&rebuilt, &config.capture.ports, 1, fastrand::u64(..));
+    let (sender, receiver) = backlog::backlog(MAX_QUEUED, backlog);
+    let targets = || config.replay.targets.iter().chain(&config.replay.baseline);
+    // What the least of the targets takes, all of them are given: each request goes to all at the same time.
+    let most = targets().filter_map(|target| target.rate).min_by(f64::total_cmp);
+    let under_way = targets().map(|target| target.concurrency).min().unwrap_or(1);
+    let mut driving =
+        runtime.spawn(Arc::clone(&line).drive_paced(receiver, pacing, (most, under_way), enough.clone()));
+    let progress = source.progress();
+    let reader = Reader::start(source, Pipeline::new(&settings), &line, sender, Arc::clone(&stop), &failed)?;
+    let heartbeat = {
+        let limits = Limits { cpu: None, ..config.limits.clone() };
+        let mut readings = CpuGuard::new(&Config { limits, ..config.clone() }, control.clone(), cpu);
+        let moving = control.clone();
+        let looking = move || {
+            look_for_standstill(&moving, "");
+            readings.look();
+        };
+        heartbeat::spawn(Pulse::new(1), Arc::clone(&stop), Witness::new(&failed), || (), looking)
+    };
+    let heartbeat = heartbeat.context("the heartbeat thread could not be started")?;
+
+    let mut late = None;
+    let ended = runtime.block_on(async {
+        let live =
+            tokio::spawn(status::show(Arc::clone(&line.report), Arc::clone(&line.ledger), Some(progress)));
+        let ended = tokio::select! {
+            () = signals.stop() => Ok(()),
+            Some(error) = broken.recv() => Err(error),
+            driven = &mut driving => match driven {
+                Ok(most) => {
+                    late = Some(most);
+                    line.tasks.close();
+                    // The last answers; a signal does not wait for them longer than a drain does.
+                    tokio::select! {
+                        () = line.tasks.wait() => {}
+                        () = signals.stop() => {}
+                    }
+                    Ok(())
+                }
+                Err(_) => Err(wreck::panicked("the thread that decides about exchanges")),
+            },
+        };
+        live.abort();
+        ended
+    });
+    terminal::clear();
+    stop.store(true, Ordering::Release);
+    enough.cancel();
+    join(heartbeat);
+    control.standstill().rest();
+    let read = reader.finish();
+    runtime.block_on(drain(&line, driving, &mut signals));
+    if let Some(late) = late.filter(|late| *late > ON_TIME && pacing.pace != Pace::Max) {
+        tracing::warn!(
+            "the targets did not keep up: requests were sent up to {:.1} s late, and none was left out for that; raise \
+             replay.concurrency or lower --speed",
+            late.as_secs_f64()
+        );
+    }
+    let ended = ended.and(read);
+    conclude(Ended { runtime, signals, line: &line, admin, report, ended }, &Counters::default(), options)
+}
+
+/// The thread that reads the file.
+struct Reader {
+    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<(Result<(), FileError>, Tally)>,
+}
+
+impl Reader {
+    fn start(
+        mut source: FileSource,
+        pipeline: Pipeline,
+        line: &Arc<Line>,
+        backlog: backlog::Sender,
+        stop: Arc<AtomicBool>,
+        failed: &mpsc::Sender<anyhow::Error>,
+    ) -> anyhow::Result<Reader> {
+        let (tell, ended) = oneshot::channel();
+        let (ledger, control, witness) =
+            (Arc::clone(&line.ledger), line.control.clone(), Witness::new(failed));
+        let read = move || {
+            let _witness = witness;
+            let links =
+                Links { shard: 0, ledger: &ledger, backlog: &backlog, control: &control, stop: &stop };
+            let ended = shard::run(&mut source, pipeline, &links, || ());
+            // The other end waits for this thread.
+            let _ = tell.send((ended, source.tally()));
+        };
+        let thread = thread::Builder::new().name("shard-0".to_owned()).spawn(read);
+        Ok(Reader { thread: thread.context("the thread that reads the file could not be started")?, ended })
+    }
+
+    /// Waits for its end, and says what could not be read.
+    fn finish(mut self) -> anyhow::Result<()> {
+        join(self.thread);
+        // Without a word it ended by a panic, and that is told already.
+        let Ok((ended, tally)) = self.ended.try_recv() else { return Ok(()) };
+        tell(&tally);
+        Ok(ended?)
+    }
+}
+
+/// Says what of the file was of no use.
+fn tell(tally: &Tally) {
+    let unusable = [FileRecord::Fragment, FileRecord::Malformed, FileRecord::Link, FileRecord::Unasked];
+    let counts =
+        unusable.iter().map(|&record| (record, tally.records.get(record as usize).copied().unwrap_or(0)));
+    let named: Vec<_> =
+        counts.filter(|&(_, count)| count > 0).map(|(record, count)| format!("{count} {record}")).collect();
+    if !named.is_empty() {
+        tracing::warn!("records of the file that cannot be used: {}", named.join(", "));
+    }
+    if tally.snapped > 0 {
+        tracing::warn!(
+            "{} segments were captured in part only, and their exchanges are lost; capture with a larger snapshot length \
+             (tcpdump -s 0)",
+            tally.snapped
+        );
+    }
+    if let Some(offset) = tally.cut {
+        tracing::warn!(
+            "the file ends within a record, behind byte {offset}, as if its writer had been killed"
+        );
+    }
+}
+
+/// What a file shows of a kernel.
+fn nothing() -> Observed {
+    Observed { counters: Arc::new(Counters::default), interfaces: Arc::new(Vec::new) }
+}

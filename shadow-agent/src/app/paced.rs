@@ -1,0 +1,169 @@
+//! Sends what a file holds at its pace: reads ahead, waits for each request's time, and never has more under way than
+//! the targets take at once, so that nothing is dropped that could have waited.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::line::{Line, Open};
+use crate::backlog::{Admitted, MAX_QUEUED, Receiver};
+use crate::exchange::{ConnectionId, LostReason};
+use crate::pace::{Pace, Schedule};
+use crate::policy::mask::Sendable;
+
+/// The most exchanges that wait for their time. One that was recorded earlier and ended later than all of them is late.
+const READ_AHEAD: usize = MAX_QUEUED;
+
+/// How long the first request waits at most for others that were recorded earlier and ended later.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// How requests follow each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pacing {
+    /// How fast.
+    pub pace: Pace,
+    /// Whether the requests of one connection are sent in their order, each after the answers to the one before.
+    pub keep_order: bool,
+}
+
+/// An exchange that was selected, and what may be sent of it.
+type Ready = (Admitted, Sendable);
+
+/// The requests of connections of which one is under way.
+#[derive(Debug, Default)]
+struct Chains {
+    behind: HashMap<ConnectionId, VecDeque<Ready>>,
+    waiting: usize,
+}
+
+impl Chains {
+    /// Takes a request's turn: gives it back if none of its connection is under way, and keeps it otherwise.
+    fn turn(&mut self, ready: Ready) -> Option<Ready> {
+        match self.behind.get_mut(&ready.0.exchange.connection) {
+            Some(behind) => {
+                behind.push_back(ready);
+                self.waiting += 1;
+                None
+            }
+            None => {
+                self.behind.insert(ready.0.exchange.connection, VecDeque::new());
+                Some(ready)
+            }
+        }
+    }
+
+    /// The next of a connection whose request ended.
+    fn ended(&mut self, connection: ConnectionId) -> Option<Ready> {
+        let next = self.behind.get_mut(&connection).and_then(VecDeque::pop_front);
+        match next {
+            Some(_) => self.waiting -= 1,
+            None => drop(self.behind.remove(&connection)),
+        }
+        next
+    }
+}
+
+/// The place of a request under way; when it is dropped, the next of its connection may go.
+struct Turn {
+    connection: ConnectionId,
+    ended: Option<mpsc::UnboundedSender<ConnectionId>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(ended) = &self.ended {
+            // Nobody waits for it any more.
+            let _ = ended.send(self.connection);
+        }
+    }
+}
+
+impl Line {
+    /// Takes exchanges until the backlog ends or `stop` says so, `most` a second, and so many under way at once. What
+    /// waits then is lost. Gives by how much a request was late at most.
+    pub(super) async fn drive_paced(
+        self: Arc<Line>,
+        mut backlog: Receiver,
+        pacing: Pacing,
+        (most, under_way): (Option<f64>, usize),
+        stop: CancellationToken,
+    ) -> Duration {
+        let places = Arc::new(Semaphore::new(under_way));
+        let mut schedule: Schedule<Ready> = Schedule::new(pacing.pace, most);
+        let mut chains = Chains::default();
+        // Their turn has come already; they follow one that ended.
+        let mut next: VecDeque<Ready> = VecDeque::new();
+        // Bounded by the places: each is sent by a request that gives up one.
+        let (ended, mut endings) = mpsc::unbounded_channel();
+        let mut read = true;
+        let mut begin = None;
+        loop {
+            let waiting = schedule.len() + chains.waiting + next.len();
+            if waiting == 0 && !read {
+                break;
+            }
+            let room = read && waiting < READ_AHEAD;
+            let now = Instant::now();
+            let due = match (next.front(), begin) {
+                (Some(_), _) => Some(now),
+                (None, Some(begin)) if room && begin > now => Some(begin),
+                (None, _) => schedule.due(now),
+            };
+            let place = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                sleep_until(due.unwrap_or(now)).await;
+                place
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(connection) = endings.recv() => next.extend(chains.ended(connection)),
+                admitted = backlog.next(), if room => match admitted {
+                    Some(admitted) => {
+                        begin.get_or_insert(Instant::now() + SETTLE);
+                        match self.decide(&admitted.exchange) {
+                            Ok(sendable) => {
+                                schedule.push(admitted.exchange.times.started, (admitted, sendable));
+                            }
+                            Err(reason) => self.ledger.skipped(reason),
+                        }
+                    }
+                    None => read = false,
+                },
+                place = place, if due.is_some() => {
+                    let Ok(place) = place else { break };
+                    begin = Some(now);
+                    let ready = next.pop_front().or_else(|| {
+                        let ready = schedule.pop(Instant::now())?;
+                        if pacing.keep_order { chains.turn(ready) } else { Some(ready) }
+                    });
+                    let Some((admitted, sendable)) = ready else { continue };
+                    let connection = admitted.exchange.connection;
+                    let turn = Turn {
+                        connection,
+                        ended: pacing.keep_order.then(|| ended.clone()),
+                        _place: place,
+                    };
+                    let open = Open::new(&self.ledger, self.replayer.targets().len());
+                    let line = Arc::clone(&self);
+                    self.tasks.spawn(async move {
+                        let _turn = turn;
+                        line.carry(admitted, sendable, open).await;
+                    });
+                }
+            }
+        }
+        let waiting = schedule.len() + chains.waiting + next.len();
+        (0..waiting).for_each(|_| self.ledger.lost(LostReason::Shutdown));
+        backlog.close();
+        while backlog.next().await.is_some() {
+            self.ledger.lost(LostReason::Shutdown);
+        }
+        schedule.late()
+    }
+}
