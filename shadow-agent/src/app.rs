@@ -119,21 +119,27 @@ fn runtime() -> anyhow::Result<Runtime> {
         .context("the asynchronous runtime could not be started")
 }
 
+/// How the replayer's sockets are told from others.
+struct Sockets {
+    mark: u32,
+    own: Registrar,
+}
+
 /// The stages behind the backlog, ready to take exchanges.
 fn build_line(
     config: &Config,
     options: &Options,
     runtime: &Runtime,
     control: &Control,
-    own: Registrar,
+    sockets: Sockets,
     shards: usize,
 ) -> anyhow::Result<Arc<Line>> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
     let settings = replay::Settings {
-        mark: config.capture.mark,
+        mark: sockets.mark,
         body_limit: config.limits.body,
         held_limit: config.limits.total_buffer / 4,
-        own,
+        own: sockets.own,
     };
     let replayer = {
         let _inside = runtime.enter();

@@ -38,7 +38,7 @@ pub fn run(tell: Narrator<'_>) -> Result<Report> {
 
     tell("sending mixed traffic: keep-alive, pipelined, chunked, gzip, IPv6");
     let begin = Instant::now();
-    let sent = bed.client.run(|| traffic::send(bed.production_address(), bed.production_address_v6()))?;
+    let sent = traffic(&bed)?;
     tell(&format!("{sent} requests answered by production in {:.1} s", begin.elapsed().as_secs_f64()));
 
     let metrics = agent.settle(sent).context("waiting for the agent to finish what it saw")?;
@@ -61,8 +61,19 @@ pub fn run(tell: Narrator<'_>) -> Result<Report> {
     Ok(report)
 }
 
+/// Sends the demo's mix of traffic to production, and gives the number of requests answered.
+///
+/// # Errors
+/// When a response is not what was asked for, or when interrupted.
+pub fn traffic(bed: &Bed) -> Result<u64> {
+    bed.client.run(|| traffic::send(bed.production_address(), bed.production_address_v6()))
+}
+
 /// Fails unless the report names each planted regression and nothing else.
-fn check(report: &Report) -> Result<()> {
+///
+/// # Errors
+/// What was found, and what was planted.
+pub fn check(report: &Report) -> Result<()> {
     let mut found: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
     for endpoint in report.endpoints() {
         let places = endpoint.mismatches.iter().map(|place| Some(place.clone()));

@@ -21,8 +21,8 @@ use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
-    Bounds, Ended, Observed, Options, bounds, build_line, conclude, disabled_by_operator, drain, files, join,
-    look_for_standstill, runtime, serve, status,
+    Bounds, Ended, Observed, Options, Sockets, bounds, build_line, conclude, disabled_by_operator, drain,
+    files, join, look_for_standstill, runtime, serve, status,
 };
 use crate::admin::{self, Door, Readiness, SwitchFile};
 use crate::backlog::{self, MAX_QUEUED};
@@ -72,7 +72,8 @@ pub(super) fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     });
     // Loading and attaching took a while.
     kernel.beat();
-    let line = build_line(config, options, &runtime, &control, own_sockets(&kernel), sources.len())?;
+    let sockets = Sockets { mark: config.capture.mark, own: own_sockets(&kernel) };
+    let line = build_line(config, options, &runtime, &control, sockets, sources.len())?;
     let cpu = Arc::new(Readings::default());
     let admin = door.map(|door| serve(door, config, options, &line, observed(&kernel), &cpu, readiness));
     let admin = admin.transpose()?;

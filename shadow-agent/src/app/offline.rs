@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
+use caps::Capability;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +21,8 @@ use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
-    Bounds, Ended, Observed, Options, bounds, build_line, conclude, disabled_by_operator, drain, files, join,
-    look_for_standstill, runtime, serve, status,
+    Bounds, Ended, Observed, Options, Sockets, bounds, build_line, conclude, disabled_by_operator, drain,
+    files, join, look_for_standstill, runtime, serve, status,
 };
 use crate::admin::{Door, Readiness, SwitchFile};
 use crate::backlog::{self, MAX_QUEUED};
@@ -32,6 +33,7 @@ use crate::config::{Config, Limits};
 use crate::control::Control;
 use crate::guard::Readings;
 use crate::pace::Pace;
+use crate::privileges;
 use crate::replay::Registrar;
 use crate::shard::{self, Links, Pipeline, PipelineSettings};
 use crate::terminal;
@@ -54,7 +56,7 @@ pub(super) fn replay(
     options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let line = build_line(config, options, &runtime, &control, Registrar::none(), 1)?;
+    let line = build_line(config, options, &runtime, &control, sockets(config)?, 1)?;
     let cpu = Arc::new(Readings::default());
     let admin = door
         .map(|door| serve(door, config, options, &line, nothing(), &cpu, Readiness::new()))
@@ -190,6 +192,12 @@ fn tell(tally: &Tally) {
             "the file ends within a record, behind byte {offset}, as if its writer had been killed"
         );
     }
+}
+
+/// Nothing is captured here; an agent beside this one knows the marked sockets, if they can be marked.
+fn sockets(config: &Config) -> anyhow::Result<Sockets> {
+    let marks = !privileges::missing(None)?.contains(&Capability::CAP_NET_ADMIN);
+    Ok(Sockets { mark: if marks { config.capture.mark } else { 0 }, own: Registrar::none() })
 }
 
 /// What a file shows of a kernel.

@@ -20,6 +20,7 @@ mod privileges;
 mod recognised;
 mod refusals;
 mod removed;
+mod replayed;
 mod site;
 mod steady;
 mod trouble;
