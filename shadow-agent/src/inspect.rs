@@ -270,6 +270,8 @@ impl Counts {
             "snapped": tally.snapped,
             "cut_at": tally.cut,
             "duplicate_segments": stats.tcp.duplicate_segments,
+            "conflicting_segments": stats.tcp.conflicting_segments,
+            "one_sided_flows": stats.tcp.one_sided_flows,
             "reordered": stats.tcp.reordered,
             "strays": stats.tcp.strays,
             "gaps": stats.tcp.gaps,

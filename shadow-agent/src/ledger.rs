@@ -12,6 +12,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::exchange::{DropReason, FailReason, LostReason, SkipReason, UncomparableReason};
+use crate::tcp::Oddities;
 
 /// A count for each reason of an enum made by `reasons!`, indexed by `reason as usize`.
 pub type Tally = Vec<u64>;
@@ -33,8 +34,8 @@ pub struct ShardBatch {
     pub flows: u64,
     /// Bytes buffered now.
     pub buffered: u64,
-    /// Segments taken since the last report that were seen before.
-    pub duplicates: u64,
+    /// What was odd since the last report.
+    pub oddities: Oddities,
 }
 
 /// How an answer compares with production's response.
@@ -105,8 +106,8 @@ pub struct Snapshot {
     pub flows: u64,
     /// Bytes buffered for flows.
     pub buffered: u64,
-    /// Segments taken that were seen before: retransmitted, or passing more than one interface.
-    pub duplicates: u64,
+    /// What was odd about the segments taken.
+    pub oddities: Oddities,
     /// One entry a target, in the order configured (the baseline last).
     pub targets: Vec<TargetCounts>,
 }
@@ -188,7 +189,7 @@ impl Ledger {
         let mut book = self.lock();
         book.counts.seen += batch.seen;
         book.queued += batch.queued;
-        book.counts.duplicates += batch.duplicates;
+        book.counts.oddities.add(batch.oddities);
         for &(reason, count) in &batch.skipped {
             add(&mut book.counts.skipped, reason as usize, count);
         }

@@ -183,6 +183,36 @@ pub trait Handler {
     fn guess(&self, payload: &[u8]) -> Option<Direction>;
 }
 
+/// What is odd about the segments taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// Segments that were seen before: retransmitted, or passing more than one interface.
+    pub duplicate_segments: u64,
+    /// Segments that brought other bytes than those taken before.
+    pub conflicting_segments: u64,
+    /// Flows that ended, of whose one direction nothing was ever seen.
+    pub one_sided_flows: u64,
+}
+
+impl Oddities {
+    /// What came about since `before`.
+    #[must_use]
+    pub fn since(self, before: Oddities) -> Oddities {
+        Oddities {
+            duplicate_segments: self.duplicate_segments - before.duplicate_segments,
+            conflicting_segments: self.conflicting_segments - before.conflicting_segments,
+            one_sided_flows: self.one_sided_flows - before.one_sided_flows,
+        }
+    }
+
+    /// Adds what came about elsewhere.
+    pub fn add(&mut self, more: Oddities) {
+        self.duplicate_segments += more.duplicate_segments;
+        self.conflicting_segments += more.conflicting_segments;
+        self.one_sided_flows += more.one_sided_flows;
+    }
+}
+
 /// What a [`FlowTable`] counted since it was made, and where it stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -194,6 +224,9 @@ pub struct Stats {
     pub duplicate_segments: u64,
     /// Payload bytes that had been seen before.
     pub duplicate_bytes: u64,
+    /// Segments that bring other bytes than those taken before: a host that lies, or somebody between. Noticed for bytes
+    /// that wait, and for the two ranges of each direction handed on last.
+    pub conflicting_segments: u64,
     /// Segments that arrived ahead of their turn.
     pub reordered: u64,
     /// Segments dropped because nothing tells who is client, or because they fit no place of their stream.
@@ -202,6 +235,8 @@ pub struct Stats {
     pub gaps: u64,
     /// Bytes in those gaps.
     pub gap_bytes: u64,
+    /// Flows that ended after bytes of one direction, of whose other direction nothing was ever seen: it takes another way.
+    pub one_sided_flows: u64,
     /// Flows evicted.
     pub evicted: u64,
     /// Flows tracked now, closed ones that are still remembered included.
@@ -210,4 +245,16 @@ pub struct Stats {
     pub buffered: usize,
     /// Exchanges open now.
     pub open: usize,
+}
+
+impl Stats {
+    /// What was odd about the segments taken.
+    #[must_use]
+    pub fn oddities(&self) -> Oddities {
+        Oddities {
+            duplicate_segments: self.duplicate_segments,
+            conflicting_segments: self.conflicting_segments,
+            one_sided_flows: self.one_sided_flows,
+        }
+    }
 }

@@ -66,6 +66,10 @@ pub struct Status {
     pub copied_bytes: u64,
     /// Segments captured that were seen before: retransmitted, or passing more than one interface.
     pub duplicate_segments: u64,
+    /// Segments captured that brought other bytes than those before.
+    pub conflicting_segments: u64,
+    /// Flows of whose one direction nothing was ever captured.
+    pub one_sided_flows: u64,
     /// The interfaces captured from.
     pub interfaces: Vec<InterfaceStatus>,
 }
@@ -156,7 +160,9 @@ impl Status {
                 result.as_str()
             })),
             copied_bytes: kernel.bytes,
-            duplicate_segments: ledger.duplicates,
+            duplicate_segments: ledger.oddities.duplicate_segments,
+            conflicting_segments: ledger.oddities.conflicting_segments,
+            one_sided_flows: ledger.oddities.one_sided_flows,
             interfaces: (state.sources.interfaces)().into_iter().map(InterfaceStatus::from).collect(),
         }
     }
@@ -231,8 +237,17 @@ impl fmt::Display for Status {
         writeln!(f, "exchanges  {} seen, {} replayed", thousands(self.seen), thousands(self.selected))?;
         writeln!(f, "           {} skipped{}", sum(&self.skipped), listed(&self.skipped))?;
         writeln!(f, "           {} lost{}", sum(&self.lost), listed(&self.lost))?;
-        if self.duplicate_segments > 0 {
-            writeln!(f, "           {} segments seen before", thousands(self.duplicate_segments))?;
+        for (count, what) in [
+            (self.duplicate_segments, "segments seen before"),
+            (self.conflicting_segments, "segments with other bytes than those before"),
+            (
+                self.one_sided_flows,
+                "flows of which one direction was never captured: is there another way in or out?",
+            ),
+        ] {
+            if count > 0 {
+                writeln!(f, "           {} {what}", thousands(count))?;
+            }
         }
         if self.imbalance > 0 {
             writeln!(f, "           the books are off by {}, please report this", thousands(self.imbalance))?;

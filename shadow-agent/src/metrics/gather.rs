@@ -56,6 +56,16 @@ const DUPLICATES: Named = Named::counter(
     &[],
     "Segments captured that were seen before: retransmitted, or passing more than one interface.",
 );
+const CONFLICTS: Named = Named::counter(
+    "shadow_capture_conflicting_segments_total",
+    &[],
+    "Segments that brought other bytes than those captured before for the same place; the first ones count.",
+);
+const ONE_SIDED: Named = Named::counter(
+    "shadow_capture_one_sided_flows_total",
+    &[],
+    "Flows of whose one direction nothing was ever captured: it takes another way.",
+);
 const SAMPLE: Named =
     Named::gauge("shadow_capture_sample_ratio", &[], "Share of flows captured at present, 0 to 1.");
 const SAMPLE_CONFIGURED: Named = Named::gauge(
@@ -245,7 +255,9 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
         single(&ENABLED, f64::from(u8::from(sources.control.enabled()))),
         single(&BYTES, kernel.bytes as f64),
         single(&INTERFACES, (sources.interfaces)().len() as f64),
-        single(&DUPLICATES, ledger.duplicates as f64),
+        single(&DUPLICATES, ledger.oddities.duplicate_segments as f64),
+        single(&CONFLICTS, ledger.oddities.conflicting_segments as f64),
+        single(&ONE_SIDED, ledger.oddities.one_sided_flows as f64),
         single(&SAMPLE, sources.control.sample().0),
         single(&SAMPLE_CONFIGURED, sources.sample.0),
         single(&CPU, sources.cpu.used().0),

@@ -11,6 +11,7 @@ use crate::exchange::{LostReason, SkipReason};
 use crate::guard::Direction;
 use crate::ledger::ShardBatch;
 use crate::report::testing::{report, run, traffic};
+use crate::tcp::Oddities;
 
 fn sources() -> Sources {
     let (control, cpu) = (Control::new(true), Arc::new(Readings::default()));
@@ -43,7 +44,7 @@ fn busy() -> Sources {
         open: 1,
         flows: 2,
         buffered: 99,
-        duplicates: 6,
+        oddities: Oddities { duplicate_segments: 6, conflicting_segments: 7, one_sided_flows: 8 },
         skipped: vec![(SkipReason::Method, 2)],
         lost: vec![(LostReason::Gap, 1)],
         ..ShardBatch::default()
@@ -71,6 +72,8 @@ fn every_figure_comes_from_where_it_is_counted() {
         ("shadow_capture_enabled", 1.0),
         ("shadow_capture_interfaces", 1.0),
         ("shadow_capture_duplicate_segments_total", 6.0),
+        ("shadow_capture_conflicting_segments_total", 7.0),
+        ("shadow_capture_one_sided_flows_total", 8.0),
         ("shadow_capture_packets_total{result=\"ring_full\"}", 7.0),
         ("shadow_capture_bytes_total", 4_096.0),
         ("shadow_capture_sample_ratio", 0.125),
@@ -142,7 +145,8 @@ fn every_metric_of_the_contract_is_there_and_described() {
         shadow_breaker_open shadow_comparisons_total shadow_differences_total shadow_response_duration_seconds \
         shadow_production_duration_seconds shadow_mask_failures_total shadow_pipeline_lag_seconds shadow_verdict \
         shadow_build_info shadow_capture_interfaces shadow_capture_duplicate_segments_total \
-        shadow_capture_sample_configured_ratio shadow_agent_cpu_ratio shadow_guard_steps_total";
+        shadow_capture_conflicting_segments_total \
+        shadow_capture_one_sided_flows_total shadow_capture_sample_configured_ratio shadow_agent_cpu_ratio shadow_guard_steps_total";
     assert_eq!(described, contract.split_whitespace().collect());
 }
 

@@ -16,7 +16,7 @@ use crate::config::Share;
 use crate::control::Control;
 use crate::exchange::{Exchange, LostReason, SkipReason, Timestamp};
 use crate::ledger::{Ledger, ShardBatch};
-use crate::tcp::Ending;
+use crate::tcp::{Ending, Oddities};
 
 /// How long to wait for segments before the rest of the work is looked after. An idle shard costs one turn in this time;
 /// the heartbeat, which needs a turn of every shard, must not become stale.
@@ -148,8 +148,8 @@ struct Batch<'a> {
     lost: [u64; LostReason::ALL.len()],
     /// Exchanges seen, as of the last entry.
     entered: u64,
-    /// Duplicate segments, as of the last entry.
-    duplicates: u64,
+    /// What was odd, as of the last entry.
+    oddities: Oddities,
 }
 
 impl<'a> Batch<'a> {
@@ -161,7 +161,7 @@ impl<'a> Batch<'a> {
             skipped: [0; SkipReason::ALL.len()],
             lost: [0; LostReason::ALL.len()],
             entered: 0,
-            duplicates: 0,
+            oddities: Oddities::default(),
         }
     }
 
@@ -206,6 +206,7 @@ impl<'a> Batch<'a> {
     /// Enters everything at once, and only then lets the exchanges go: whoever receives one finds it in the books.
     fn enter(&mut self, pipeline: &Pipeline) {
         let stats = pipeline.stats();
+        let oddities = stats.tcp.oddities();
         let batch = ShardBatch {
             seen: stats.seen - self.entered,
             queued: self.ready.len() as u64,
@@ -214,10 +215,10 @@ impl<'a> Batch<'a> {
             open: stats.open() + self.surplus.as_ref().map_or(0, VecDeque::len) as u64,
             flows: stats.tcp.flows as u64,
             buffered: stats.tcp.buffered as u64,
-            duplicates: stats.tcp.duplicate_segments - self.duplicates,
+            oddities: oddities.since(self.oddities),
         };
         self.entered = stats.seen;
-        self.duplicates = stats.tcp.duplicate_segments;
+        self.oddities = oddities;
         self.links.ledger.shard(self.links.shard, &batch);
         for place in self.ready.drain(..) {
             place.send();

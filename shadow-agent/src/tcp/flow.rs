@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::stream::{Fin, Place, Stream, trim_front};
+use super::stream::{Fin, Held, Place, Reset, Stream, trim_front};
 use super::{Chunk, Ending, Event, Handler, Interest, Load, Peers, Stats};
 use crate::capture::{Direction, Segment, TcpFlags};
 use crate::exchange::Timestamp;
@@ -46,6 +46,10 @@ pub(super) struct Flow<C> {
     to_client: Stream,
     /// A SYN that would start a new connection, until the other side agrees to it.
     reopening: Option<(Direction, u32)>,
+    /// Whether a segment toward the server was seen, and one toward the client.
+    seen: [bool; 2],
+    /// A reset that its receiver perhaps did not believe: if it did, its sender is silent from then on.
+    doubted: Option<(Direction, Timestamp)>,
 }
 
 /// What a flow needs from around it to take a segment.
@@ -66,6 +70,8 @@ impl<C> Flow<C> {
             to_server: Stream::default(),
             to_client: Stream::default(),
             reopening: None,
+            seen: [false; 2],
+            doubted: None,
         }
     }
 
@@ -92,18 +98,25 @@ impl<C> Flow<C> {
         }
         if self.phase == Phase::Closed {
             let length = segment.payload.len() as u64 + u64::from(segment.missing);
-            let place = self.stream(direction).place(segment.seq);
+            let own = self.stream(direction);
+            let place = own.place(segment.seq);
             if length > 0 && matches!(place, Place::Next { skip } if skip >= length) {
                 scope.stats.duplicate_segments += 1;
             }
             return Outcome::Same;
         }
         self.last = segment.time;
+        let [to_server, to_client] = &mut self.seen;
+        *(if direction == Direction::ToServer { to_server } else { to_client }) = true;
         if segment.flags.has(TcpFlags::SYN) {
             self.synchronise(direction, segment);
         }
         if segment.flags.has(TcpFlags::RST) {
             return self.reset(direction, segment, scope);
+        }
+        if self.doubted.is_some_and(|(from, _)| from == direction) {
+            self.doubted = None;
+            scope.stats.strays += 1;
         }
         let ack = if segment.flags.has(TcpFlags::ACK) {
             let other = self.stream(direction.reversed());
@@ -160,10 +173,12 @@ impl<C> Flow<C> {
         segment: &Segment<'_>,
         scope: &mut Scope<'_, H>,
     ) -> Outcome {
-        if self.phase == Phase::Ignored || self.stream(direction).near(segment.seq) {
-            return self.close(Ending::Reset, scope);
+        match self.stream(direction).reset_at(segment.seq) {
+            _ if self.phase == Phase::Ignored => return self.close(Ending::Reset, scope),
+            Reset::Certain => return self.close(Ending::Reset, scope),
+            Reset::Doubtful => self.doubted = Some((direction, segment.time)),
+            Reset::Stray => scope.stats.strays += 1,
         }
-        scope.stats.strays += 1;
         Outcome::Same
     }
 
@@ -174,6 +189,13 @@ impl<C> Flow<C> {
         scope: &mut Scope<'_, H>,
     ) -> Outcome {
         if self.phase != Phase::Closed {
+            let ending = match (ending, self.doubted) {
+                (Ending::Closed, Some(_)) => Ending::Reset,
+                (ending, _) => ending,
+            };
+            let spoke = self.to_server.next() > 0 || self.to_client.next() > 0;
+            let one_sided = self.phase == Phase::Followed && self.seen != [true; 2] && spoke;
+            scope.stats.one_sided_flows += u64::from(one_sided);
             scope.handler.handle(&mut self.connection, Event::Over(ending));
             self.to_server.clear();
             self.to_client.clear();
@@ -202,10 +224,16 @@ impl<C> Flow<C> {
             Place::Next { skip } if skip >= length => {
                 scope.stats.duplicate_bytes += bytes.len() as u64;
                 scope.stats.duplicate_segments += 1;
+                let conflicts =
+                    own.next().checked_sub(skip).is_some_and(|offset| own.contradicts(offset, bytes));
+                scope.stats.conflicting_segments += u64::from(conflicts);
                 return;
             }
             Place::Next { skip } => {
                 own.progress = segment.time;
+                let conflicts = skip > 0
+                    && own.next().checked_sub(skip).is_some_and(|offset| own.contradicts(offset, bytes));
+                scope.stats.conflicting_segments += u64::from(conflicts);
                 scope.stats.duplicate_bytes += trim_front(&mut bytes, &mut missing, skip);
                 if own.is_clear() && ack.is_none_or(|ack| ack <= other_reached) {
                     self.deliver(direction, segment.time, ack, bytes, missing, scope);
@@ -261,9 +289,10 @@ impl<C> Flow<C> {
             }
         }
         if self.phase == Phase::Followed {
-            let duplicate = self.stream(direction).hold(offset, bytes, missing, time, ack);
+            let Held { duplicate, conflict } = self.stream(direction).hold(offset, bytes, missing, time, ack);
             scope.stats.duplicate_bytes += duplicate;
             scope.stats.duplicate_segments += u64::from(missing == 0 && duplicate == bytes.len() as u64);
+            scope.stats.conflicting_segments += u64::from(conflict);
         }
     }
 
@@ -295,6 +324,9 @@ impl<C> Flow<C> {
         wait: Duration,
         scope: &mut Scope<'_, H>,
     ) -> Outcome {
+        if self.doubted.is_some_and(|(_, since)| now.since(since) >= wait) && self.phase != Phase::Closed {
+            return self.close(Ending::Reset, scope);
+        }
         for direction in [Direction::ToServer, Direction::ToClient] {
             while self.phase == Phase::Followed {
                 let progress = self.to_server.progress.max(self.to_client.progress);
@@ -390,8 +422,8 @@ impl<C> Flow<C> {
     ) {
         let own = self.stream(direction);
         let (offset, time) = (own.next(), own.clock(time));
-        own.advance(bytes.len() as u64);
         if !bytes.is_empty() {
+            own.take(bytes);
             self.tell(Event::Data(Chunk { direction, time, offset, ack, bytes }), scope);
         }
         if missing > 0 {

@@ -3,9 +3,15 @@
 //! Decides where bytes belong; handing them on, and when to give up waiting, is the flow's business.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _};
+
+use foldhash::fast::FixedState;
 
 use super::{PIECE_OVERHEAD, WINDOW};
 use crate::exchange::Timestamp;
+
+/// How many of the ranges handed on last are remembered, to notice when other bytes are sent for them.
+const REMEMBERED: usize = 2;
 
 /// Where a segment's bytes stand in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +58,55 @@ pub(super) struct Fin {
     pub(super) ack: Option<u64>,
 }
 
+/// What a reset is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// Its receiver believes it.
+    Certain,
+    /// Near, but not where the stream stands: its receiver asks back unless more is in flight than was seen.
+    Doubtful,
+    /// Nowhere near.
+    Stray,
+}
+
+/// A range that was handed on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Range {
+    offset: u64,
+    length: u32,
+    /// What its bytes give. Who makes other bytes give the same goes unnoticed; what was handed on stays as it is.
+    digest: u32,
+}
+
+impl Range {
+    fn of(offset: u64, bytes: &[u8]) -> Range {
+        let mut hasher = FixedState::default().build_hasher();
+        hasher.write(bytes);
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        Range { offset, length, digest: hasher.finish() as u32 }
+    }
+
+    /// Whether `bytes` at `offset` hold this range, and other bytes in its place.
+    fn is_contradicted(self, offset: u64, bytes: &[u8]) -> bool {
+        let Some(start) = self.offset.checked_sub(offset).and_then(|start| usize::try_from(start).ok())
+        else {
+            return false;
+        };
+        let end = start.saturating_add(self.length as usize);
+        let within = bytes.get(start..end).filter(|within| !within.is_empty());
+        within.is_some_and(|within| Range::of(self.offset, within).digest != self.digest)
+    }
+}
+
+/// What became of bytes that were to be held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// So many were there before.
+    pub(super) duplicate: u64,
+    /// Some of those were others.
+    pub(super) conflict: bool,
+}
+
 /// One direction of a flow.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
@@ -73,6 +128,8 @@ pub(super) struct Stream {
     pub(super) progress: Timestamp,
     /// Where the last stray segment ended.
     stray: Option<u32>,
+    /// The ranges handed on last, the latest first.
+    recent: [Range; REMEMBERED],
 }
 
 impl Stream {
@@ -126,9 +183,18 @@ impl Stream {
         near.then(|| self.next.saturating_add_signed(distance))
     }
 
-    /// Whether `seq` is anywhere near what comes next.
-    pub(super) fn near(&self, seq: u32) -> bool {
-        self.distance(seq).is_none_or(|distance| distance.unsigned_abs() <= u64::from(WINDOW))
+    /// How a reset with this number is to be taken (RFC 9293, section 3.10.7.4; RFC 5961, section 3.2).
+    pub(super) fn reset_at(&self, seq: u32) -> Reset {
+        let Some(distance) = self.distance(seq) else { return Reset::Certain };
+        let waiting = self.pieces.last_key_value().map(|(start, piece)| start + piece.len());
+        let end = self.fin.map(|fin| fin.offset + 1).or(waiting).unwrap_or(self.next).max(self.reached());
+        let end = i64::try_from(end - self.next).unwrap_or(i64::MAX);
+        match distance {
+            // Where it stands for us, and where its sender stands as far as that is known.
+            _ if distance == 0 || distance == end => Reset::Certain,
+            _ if distance.unsigned_abs() <= u64::from(WINDOW) => Reset::Doubtful,
+            _ => Reset::Stray,
+        }
     }
 
     /// Where bytes that start at `seq` belong.
@@ -165,6 +231,17 @@ impl Stream {
         self.clock
     }
 
+    /// Whether `bytes` at `offset` are others than those handed on, as far as these are remembered.
+    pub(super) fn contradicts(&self, offset: u64, bytes: &[u8]) -> bool {
+        self.recent.iter().any(|range| range.is_contradicted(offset, bytes))
+    }
+
+    /// The next bytes are these; remembers them.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        self.recent = [Range::of(self.next, bytes), self.recent[0]];
+        self.advance(bytes.len() as u64);
+    }
+
     /// The next bytes were handed on, or given up.
     pub(super) fn advance(&mut self, length: u64) {
         self.next += length;
@@ -187,7 +264,7 @@ impl Stream {
         length + PIECE_OVERHEAD
     }
 
-    /// Keeps what is new of `bytes` (and `missing` behind them) at `offset`; returns how many bytes were not new.
+    /// Keeps what is new of `bytes` (and `missing` behind them) at `offset`.
     pub(super) fn hold(
         &mut self,
         mut offset: u64,
@@ -195,8 +272,9 @@ impl Stream {
         mut missing: u32,
         time: Timestamp,
         ack: Option<u64>,
-    ) -> u64 {
+    ) -> Held {
         let mut duplicate = 0;
+        let conflict = self.pieces_contradict(offset, bytes);
         let end = offset + bytes.len() as u64 + u64::from(missing);
         let before = self.pieces.range(..=offset).next_back().map(|(&start, piece)| start + piece.len());
         let floor = before.unwrap_or(0).max(self.next).min(end);
@@ -222,7 +300,19 @@ impl Stream {
             duplicate += trim_front(&mut bytes, &mut missing, resume - stop);
             offset = resume;
         }
-        duplicate
+        Held { duplicate, conflict }
+    }
+
+    /// Whether bytes that wait are others than those of `bytes` in their place.
+    fn pieces_contradict(&self, offset: u64, bytes: &[u8]) -> bool {
+        let end = offset + bytes.len() as u64;
+        let before_end = self.pieces.range(..end).rev();
+        let mut overlapping = before_end.take_while(|(start, piece)| *start + piece.len() > offset);
+        overlapping.any(|(&start, piece)| {
+            let from = start.max(offset);
+            let (theirs, ours) = (behind(&piece.bytes, from - start), behind(bytes, from - offset));
+            theirs.iter().zip(ours).any(|(theirs, ours)| theirs != ours)
+        })
     }
 
     /// The first piece that waits: its offset, when it was captured, and what its sender had received.
@@ -245,6 +335,11 @@ impl Stream {
         self.pieces.clear();
         self.held = 0;
     }
+}
+
+/// What of `bytes` is behind the first `count`.
+fn behind(bytes: &[u8], count: u64) -> &[u8] {
+    usize::try_from(count).ok().and_then(|count| bytes.get(count..)).unwrap_or_default()
 }
 
 /// Drops `count` bytes from the front of a segment; returns how many of them had been captured.
@@ -301,7 +396,9 @@ mod tests {
             let mut stream = stream(0, 0);
             let found: u64 = pieces
                 .iter()
-                .map(|(offset, bytes)| stream.hold(*offset, bytes.as_bytes(), 0, Timestamp(1), None))
+                .map(|(offset, bytes)| {
+                    stream.hold(*offset, bytes.as_bytes(), 0, Timestamp(1), None).duplicate
+                })
                 .sum();
             let mut image = vec![b'.'; expected.len()];
             for (&offset, piece) in &stream.pieces {
@@ -314,11 +411,61 @@ mod tests {
         }
     }
 
+    /// Every pair of ranges within six bytes, in every relation that two ranges can have.
+    #[test]
+    fn the_first_of_two_ranges_wins_in_every_overlap_and_a_conflict_is_noticed() {
+        let ranges = || (0..6_usize).flat_map(|start| (start + 1..=6).map(move |end| start..end));
+        for (first, second) in ranges().flat_map(|first| ranges().map(move |second| (first.clone(), second)))
+        {
+            for (lies, text) in [(false, b"abcdef"), (true, b"ABCDEF")] {
+                // Behind a byte that is missing, so that both are held.
+                let mut stream = stream(0, 0);
+                stream.hold(1 + first.start as u64, &b"abcdef"[first.clone()], 0, Timestamp(1), None);
+                let held = stream.hold(1 + second.start as u64, &text[second.clone()], 0, Timestamp(2), None);
+                let shared = first.clone().filter(|at| second.contains(at)).count();
+                let expected = Held { duplicate: shared as u64, conflict: lies && shared > 0 };
+                assert_eq!(held, expected, "{first:?} and {second:?}");
+                for (&at, piece) in &stream.pieces {
+                    for (at, &byte) in (at as usize - 1..).zip(&piece.bytes) {
+                        let own = if first.contains(&at) { b"abcdef"[at] } else { text[at] };
+                        assert_eq!(byte, own, "{first:?} and {second:?} at {at}");
+                    }
+                }
+                let covered: u64 = stream.pieces.values().map(Piece::len).sum();
+                assert_eq!(covered as usize, first.len() + second.len() - shared);
+            }
+        }
+    }
+
+    #[test]
+    fn other_bytes_for_a_range_handed_on_are_noticed_while_it_is_remembered() {
+        let mut stream = stream(0, 0);
+        for text in ["abc", "de", "fgh"] {
+            stream.take(text.as_bytes());
+        }
+        for (offset, bytes, expected) in [
+            (5, "fgh", false),
+            (5, "fgX", true),
+            (3, "defgh", false),
+            (3, "dXfgh", true),
+            (2, "cdefghi", false),
+            (2, "XdefghX", false),
+            (2, "cdXfgh", true),
+            // A part of a range, or one that is forgotten, cannot be compared.
+            (6, "Xh", false),
+            (0, "XXX", false),
+            (8, "", false),
+        ] {
+            assert_eq!(stream.contradicts(offset, bytes.as_bytes()), expected, "{bytes} at {offset}");
+        }
+    }
+
     #[test]
     fn bytes_that_were_not_captured_keep_their_place() {
         let mut stream = stream(0, 0);
         stream.hold(2, b"c", 3, Timestamp(1), None);
-        assert_eq!(stream.hold(0, b"abXXXXg", 0, Timestamp(2), None), 4, "the hole came first, and wins");
+        let held = stream.hold(0, b"abXXXXg", 0, Timestamp(2), None);
+        assert_eq!(held, Held { duplicate: 4, conflict: true }, "the hole came first, and wins");
         let lengths: Vec<_> =
             stream.pieces.iter().map(|(&at, piece)| (at, piece.bytes.len(), piece.missing)).collect();
         assert_eq!(lengths, [(0, 2, 0), (2, 1, 3), (6, 1, 0)]);
