@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::capture::{Direction, Segment, TcpFlags};
 use crate::config::Limits;
-use crate::exchange::{Exchange, LostReason, Timestamp};
+use crate::exchange::{Exchange, LostReason, Request, Response, Timestamp};
 
 /// A segment that owns its bytes.
 #[derive(Clone, Debug)]
@@ -74,7 +74,10 @@ fn run_through(packets: &[Packet], settings: &PipelineSettings) -> Vec<Event> {
 fn content(event: &Event) -> String {
     match event {
         Event::Exchange(Exchange { client, server, request, response, .. }) => {
-            format!("{client} {server} {request:?} {response:?}")
+            let Request { method, target, version, headers, body, trailers } = request;
+            let asked = (method, target, version, &headers.0, body, &trailers.0);
+            let Response { status, version, headers, body, trailers } = response;
+            format!("{client} {server} {asked:?} {:?}", (status, version, &headers.0, body, &trailers.0))
         }
         other => format!("{other:?}"),
     }
@@ -362,6 +365,25 @@ proptest! {
             if matches!(event, Event::Exchange(_)) {
                 prop_assert!(whole.contains(&content(&event)), "{}", content(&event));
             }
+        }
+    }
+
+    #[test]
+    fn one_direction_alone_makes_no_exchange_and_is_no_more_than_lost(
+        groups in conversation(),
+        sizes in prop::collection::vec(1usize..120, 1..20),
+        start in (any::<u32>(), any::<u32>()),
+        seen in prop_oneof![Just(Direction::ToServer), Just(Direction::ToClient)],
+        joined in any::<bool>(),
+    ) {
+        let mut packets = packets_of(&exchanges_of(&groups), &sizes, start);
+        packets.retain(|packet| {
+            packet.direction == seen && !(joined && packet.flags.has(TcpFlags::SYN))
+        });
+        let events = run_through(&packets, &settings());
+        prop_assert!(!events.iter().any(|event| matches!(event, Event::Exchange(_))), "{events:?}");
+        if seen == Direction::ToServer && !joined {
+            prop_assert!(!events.is_empty(), "requests were met");
         }
     }
 
