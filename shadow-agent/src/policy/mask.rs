@@ -16,6 +16,7 @@ mod fields;
 mod keep;
 mod members;
 mod send;
+mod whole;
 
 pub use fields::Step;
 pub use keep::{Document, MAX_KEPT};

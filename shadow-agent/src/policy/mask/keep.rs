@@ -224,7 +224,7 @@ impl Masker {
         }
     }
 
-    fn parameter(&self, name: &str, raw: &[u8]) -> String {
+    pub(super) fn parameter(&self, name: &str, raw: &[u8]) -> String {
         let (raw_name, value) = match raw.iter().position(|&byte| byte == b'=') {
             Some(at) => (raw.get(..at).unwrap_or_default(), raw.get(at + 1..)),
             None => (raw, None),
@@ -237,7 +237,7 @@ impl Masker {
         }
     }
 
-    fn hides_parameter(&self, name: &str) -> bool {
+    pub(super) fn hides_parameter(&self, name: &str) -> bool {
         self.keep.names_parameter(name) || credentials::is_member(name)
     }
 
@@ -265,7 +265,7 @@ impl Masker {
         })
     }
 
-    fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    pub(super) fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = self.hide_members(text);
         if let Cow::Owned(hidden) = self.hide_parameters(&text) {
             text = Cow::Owned(hidden);
@@ -309,7 +309,7 @@ fn is_set_cookie(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"set-cookie") || name.eq_ignore_ascii_case(b"set-cookie2")
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(super) fn digest(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut shown = format!("[{} bytes, sha256 ", bytes.len());
     for byte in Sha256::digest(bytes).iter().take(DIGEST_BYTES) {

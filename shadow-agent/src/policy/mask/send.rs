@@ -11,7 +11,7 @@ use crate::policy::credentials;
 use crate::policy::target::parameters;
 
 /// A request body is decoded for masking up to so many bytes; a larger one cannot be masked.
-const MAX_UNMASKED: usize = 16 << 20;
+pub(super) const MAX_UNMASKED: usize = 16 << 20;
 
 /// What stands in the place of a masked value; it is valid in header fields, queries and JSON strings.
 const MASK: &str = "masked";
@@ -21,7 +21,8 @@ const CONDITIONAL: &[&str] =
     &["if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range"];
 
 /// Fields that describe the bytes of a body, and are wrong once it is masked.
-const DESCRIBING: &[&str] = &["content-encoding", "content-md5", "digest", "content-digest", "repr-digest"];
+pub(super) const DESCRIBING: &[&str] =
+    &["content-encoding", "content-md5", "digest", "content-digest", "repr-digest"];
 
 impl Masker {
     /// The request of an exchange as the shadow may see it.
@@ -157,7 +158,7 @@ fn neutral(value: &Value) -> Value {
     }
 }
 
-fn remove(headers: &mut Headers, names: &[&str]) {
+pub(super) fn remove(headers: &mut Headers, names: &[&str]) {
     headers.0.retain(|(name, _)| !names.iter().any(|listed| name.eq_ignore_ascii_case(listed.as_bytes())));
 }
 

@@ -1,0 +1,117 @@
+//! Makes whole exchanges as people and disks may see them: nothing is shortened, and what is not masked stays byte by
+//! byte as it was. What cannot be masked is not kept.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::send::{DESCRIBING, remove};
+use super::{Kept, Masker};
+use crate::exchange::{Exchange, Headers, SkipReason};
+
+mod body;
+mod framing;
+#[cfg(test)]
+mod tests;
+
+/// Masks are applied until nothing changes any more, so that what is kept is masked to itself. What still changes after
+/// so many passes is given up.
+const MAX_PASSES: usize = 4;
+
+impl Masker {
+    /// An exchange as people and disks may see it.
+    ///
+    /// - Target, header and trailer fields as in reports, and not shortened. In a target, what a placeholder may not have
+    ///   there is percent-encoded (RFC 3986, section 2.1).
+    /// - Of JSON, the members that the rules or the built-in list of credentials name, and whatever a detector finds in
+    ///   a string, a name or a number; of forms likewise, a parameter being a member of an object; of other text, what
+    ///   the detectors find.
+    /// - A masked body loses its content coding, and the fields that describe its bytes.
+    /// - Either message says how long its body is, in one `Content-Length`; a message with trailers is chunked instead.
+    ///   Answers to HEAD, and with status 304, keep the length that they state of a body that is not there.
+    ///
+    /// Masking what is kept changes nothing.
+    ///
+    /// # Errors
+    /// [`SkipReason::Unmaskable`] when rules may apply to a body that cannot be decoded or parsed: a content coding that is
+    /// broken or unknown, more than 16 MiB decoded, an object with two members of one name, a form in parts of which one
+    /// is named like credentials, something binary in which a detector finds anything; and with configured fields,
+    /// everything binary but images, audio, video and fonts, and text that is no JSON and has JSON in it.
+    pub fn keep_exchange(&self, exchange: &Exchange) -> Result<Kept<Exchange>, SkipReason> {
+        let mut kept = exchange.clone();
+        for _ in 0..MAX_PASSES {
+            let masked = self.pass(&kept)?;
+            if masked == kept {
+                framing::settle(&mut kept);
+                return Ok(Kept(kept));
+            }
+            kept = masked;
+        }
+        Err(SkipReason::Unmaskable)
+    }
+
+    fn pass(&self, exchange: &Exchange) -> Result<Exchange, SkipReason> {
+        let mut masked = exchange.clone();
+        let Exchange { request, response, .. } = &mut masked;
+        if let Some(target) = self.whole_target(&exchange.request) {
+            request.target = target;
+        }
+        self.message(&mut request.headers, &mut request.body, &mut request.trailers)?;
+        self.message(&mut response.headers, &mut response.body, &mut response.trailers)?;
+        Ok(masked)
+    }
+
+    fn message(
+        &self,
+        headers: &mut Headers,
+        body: &mut Bytes,
+        trailers: &mut Headers,
+    ) -> Result<(), SkipReason> {
+        if let Some(masked) = self.whole_body(headers, body)? {
+            *body = masked;
+            remove(headers, DESCRIBING);
+            remove(trailers, DESCRIBING);
+        }
+        for (name, value) in headers.0.iter_mut().chain(&mut trailers.0) {
+            if framing::is_framing(name) {
+                continue;
+            }
+            let kept = self.keep_whole_header(name, value);
+            if *kept.get() != String::from_utf8_lossy(value) {
+                *value = in_a_field(kept.get());
+            }
+        }
+        Ok(())
+    }
+
+    /// The masked target; `None` when nothing in it is masked.
+    fn whole_target(&self, request: &crate::exchange::Request) -> Option<Bytes> {
+        let kept = self.keep_whole_target(request);
+        if *kept.get() == String::from_utf8_lossy(&request.target) {
+            return None;
+        }
+        Some(encoded(kept.get(), |byte| byte.is_ascii_graphic() && byte != b'#').into_owned().into())
+    }
+}
+
+/// A text as a field value (RFC 9110, section 5.5): undoing percent-encoding may have brought control characters to light.
+fn in_a_field(text: &str) -> Bytes {
+    let fits = |byte: u8| byte == b'\t' || !byte.is_ascii_control();
+    Bytes::copy_from_slice(encoded(text, fits).trim_ascii())
+}
+
+/// The text with every byte percent-encoded that does not fit.
+fn encoded(text: &str, fits: fn(u8) -> bool) -> Cow<'_, [u8]> {
+    if text.bytes().all(fits) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let mut encoded = Vec::with_capacity(text.len() + 16);
+    for byte in text.bytes() {
+        if fits(byte) {
+            encoded.push(byte);
+        } else {
+            encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    Cow::Owned(encoded)
+}

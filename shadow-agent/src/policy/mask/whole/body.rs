@@ -1,0 +1,231 @@
+//! Masks whole bodies by what they are: JSON, forms, other text, and what is none of these.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use memchr::memmem;
+use serde_json::{Map, Value};
+
+use super::super::fields::{repeats_a_key, resembles_json};
+use super::super::keep::digest;
+use super::super::send::MAX_UNMASKED;
+use super::super::{Masker, detect};
+use super::encoded;
+use crate::content;
+use crate::exchange::{Headers, SkipReason};
+use crate::policy::target::{parameter_name, percent_decode};
+
+const UNMASKABLE: SkipReason = SkipReason::Unmaskable;
+
+/// Media types that hold nothing a rule could name, whatever their bytes look like.
+const OPAQUE: &[&str] = &["image/", "audio/", "video/", "font/"];
+
+impl Masker {
+    /// The masked body without content coding; `None` when nothing in it is masked.
+    pub(super) fn whole_body(&self, headers: &Headers, body: &Bytes) -> Result<Option<Bytes>, SkipReason> {
+        if body.is_empty() {
+            return Ok(None);
+        }
+        let plain = content::decode(headers, body, MAX_UNMASKED).map_err(|_| UNMASKABLE)?;
+        let media_type = content::media_type(headers).unwrap_or_default();
+        let is_json = content::is_json(&media_type);
+        if (is_json || content::begins_like_json(&plain))
+            && let Some(masked) = self.documents(&plain)
+        {
+            return masked;
+        }
+        let has_fields = !self.keep.fields.is_empty();
+        if is_json && has_fields {
+            return Err(UNMASKABLE);
+        }
+        if media_type == "application/x-www-form-urlencoded" {
+            return Ok(self.form(&plain));
+        }
+        if media_type.starts_with("multipart/") && part_names(&plain).any(|name| self.hides_field(&name)) {
+            return Err(UNMASKABLE);
+        }
+        match std::str::from_utf8(&plain) {
+            Ok(text) if has_fields && resembles_json(text) => Err(UNMASKABLE),
+            Ok(text) => Ok(self.loose(text).map(Bytes::from)),
+            Err(_) if OPAQUE.iter().any(|opaque| media_type.starts_with(opaque)) => Ok(None),
+            Err(_) if has_fields || self.loose(&String::from_utf8_lossy(&plain)).is_some() => Err(UNMASKABLE),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// One JSON document, or several one behind the other; nothing when it is something else.
+    fn documents(&self, plain: &[u8]) -> Option<Result<Option<Bytes>, SkipReason>> {
+        let parsed = serde_json::Deserializer::from_slice(plain).into_iter::<Value>();
+        let mut documents = parsed.collect::<Result<Vec<Value>, _>>().ok()?;
+        if documents.is_empty() {
+            return None;
+        }
+        if repeats_a_key(plain) {
+            return Some(Err(UNMASKABLE));
+        }
+        let mut changed = false;
+        for document in &mut documents {
+            changed |= self.document_masked(document);
+        }
+        if !changed {
+            return Some(Ok(None));
+        }
+        let lines: Vec<String> = documents.iter().map(Value::to_string).collect();
+        Some(Ok(Some(lines.join("\n").into())))
+    }
+
+    /// Masks a document; says whether anything changed.
+    fn document_masked(&self, document: &mut Value) -> bool {
+        let mut changed = false;
+        if !self.keep.fields.is_empty() {
+            let mut masked = document.clone();
+            let field = |_: &Value| Value::String(detect::placeholder("field"));
+            let found = self.keep.fields.mask(&mut masked, field, |text| digest(text.as_bytes()));
+            // Documents in strings were written anew, which is no reason to change anything.
+            if !(found.replaced.is_empty() && found.opaque.is_empty()) && masked != *document {
+                *document = masked;
+                changed = true;
+            }
+        }
+        changed | self.value_masked(document)
+    }
+
+    fn value_masked(&self, value: &mut Value) -> bool {
+        match value {
+            Value::Array(items) => {
+                items.iter_mut().fold(false, |changed, item| self.value_masked(item) | changed)
+            }
+            Value::Object(members) => self.members_masked(members),
+            Value::String(text) => replace(text, self.loose(text)),
+            Value::Number(number) => {
+                let text = number.to_string();
+                let Cow::Owned(hidden) = detect::scrub(&text) else { return false };
+                *value = Value::String(hidden);
+                true
+            }
+            Value::Null | Value::Bool(_) => false,
+        }
+    }
+
+    fn members_masked(&self, members: &mut Map<String, Value>) -> bool {
+        let mut changed = false;
+        let mut renamed = Vec::new();
+        for (name, member) in members.iter_mut() {
+            let hidden = || Value::String(detect::placeholder("field"));
+            if !self.hides_member(name) {
+                changed |= self.value_masked(member);
+            } else if *member != hidden() {
+                *member = hidden();
+                changed = true;
+            }
+            if let Some(masked) = self.loose(name) {
+                renamed.push((name.clone(), masked));
+            }
+        }
+        for (name, masked) in renamed {
+            let Some(member) = members.remove(&name) else { continue };
+            let mut free = masked.clone();
+            let mut number = 1_u64;
+            while members.contains_key(&free) {
+                number += 1;
+                free = format!("{masked} {number}");
+            }
+            members.insert(free, member);
+            changed = true;
+        }
+        changed
+    }
+
+    /// A form (WHATWG URL, section 5.1).
+    fn form(&self, plain: &[u8]) -> Option<Bytes> {
+        let mut changed = false;
+        let parameters: Vec<Cow<'_, [u8]>> = plain
+            .split(|&byte| byte == b'&')
+            .map(|raw| match self.form_parameter(raw) {
+                Some(masked) => {
+                    changed = true;
+                    Cow::Owned(masked)
+                }
+                None => Cow::Borrowed(raw),
+            })
+            .collect();
+        changed.then(|| parameters.join(&b'&').into())
+    }
+
+    fn form_parameter(&self, raw: &[u8]) -> Option<Vec<u8>> {
+        // What is a space in a form shall look like one.
+        let spaced: Vec<u8> = raw
+            .iter()
+            .flat_map(|byte| if *byte == b'+' { &b"%20"[..] } else { std::slice::from_ref(byte) })
+            .copied()
+            .collect();
+        let name = parameter_name(raw);
+        let mut parts = spaced.splitn(2, |&byte| byte == b'=');
+        let (raw_name, value) = (parts.next().unwrap_or_default(), parts.next());
+        let decoded = percent_decode(value.unwrap_or(raw_name));
+        let decoded = String::from_utf8_lossy(&decoded);
+        let is_field = value.is_some() && self.names_field(&name);
+        let shown = if is_field || matches!(self.hide_members(&decoded), Cow::Owned(_)) {
+            let name = if value.is_some() { self.parameter("", raw_name) + "=" } else { String::new() };
+            name + &detect::placeholder("field")
+        } else {
+            self.parameter(&name, &spaced)
+        };
+        if shown == String::from_utf8_lossy(&spaced) {
+            return None;
+        }
+        let masked = encoded(&shown, |byte| byte.is_ascii_graphic() && byte != b'&').into_owned();
+        (masked != raw).then_some(masked)
+    }
+
+    fn hides_field(&self, name: &str) -> bool {
+        self.hides_parameter(name) || self.names_field(name)
+    }
+
+    /// Whether the configured fields name a parameter of a form, as a member of an object: `email`, and `user[email]` or
+    /// `user.email` as a member of a member, too.
+    fn names_field(&self, name: &str) -> bool {
+        if self.keep.fields.is_empty() {
+            return false;
+        }
+        let named = |steps: &mut dyn Iterator<Item = &str>| {
+            let within = |inner: Value, step: &str| Value::Object(Map::from_iter([(step.to_owned(), inner)]));
+            let mut document = steps.fold(Value::String(String::new()), within);
+            let masked = self.keep.fields.mask(&mut document, |_| Value::Null, str::to_owned);
+            !masked.replaced.is_empty()
+        };
+        let steps: Vec<&str> = name.split(['[', ']', '.']).filter(|step| !step.is_empty()).collect();
+        named(&mut std::iter::once(name)) || named(&mut steps.into_iter().rev())
+    }
+
+    /// A text without what has to be hidden, even behind percent-encoding; `None` when that is nothing.
+    fn loose(&self, text: &str) -> Option<String> {
+        let scrubbed = self.scrub(text);
+        let decoded = percent_decode(scrubbed.as_bytes());
+        if let Cow::Owned(decoded) = decoded
+            && let Cow::Owned(hidden) = self.scrub(&String::from_utf8_lossy(&decoded))
+        {
+            return Some(hidden);
+        }
+        match scrubbed {
+            Cow::Owned(scrubbed) => Some(scrubbed),
+            Cow::Borrowed(_) => None,
+        }
+    }
+}
+
+fn replace(text: &mut String, by: Option<String>) -> bool {
+    by.map(|by| *text = by).is_some()
+}
+
+/// The names of the parts of a form in parts (RFC 7578, section 4.2), and whatever else stands behind `name=`.
+fn part_names(body: &[u8]) -> impl Iterator<Item = String> + '_ {
+    memmem::find_iter(body, b"name=").map(|at| {
+        let name = body.get(at + 5..).unwrap_or_default();
+        let (name, ends): (&[u8], fn(&u8) -> bool) = match name.split_first() {
+            Some((b'"', quoted)) => (quoted, |byte| matches!(byte, b'"' | b'\r' | b'\n')),
+            _ => (name, |byte| matches!(byte, b';' | b'\r' | b'\n' | b' ')),
+        };
+        String::from_utf8_lossy(name.split(ends).next().unwrap_or_default()).into_owned()
+    })
+}
