@@ -24,6 +24,7 @@ pub mod inspect;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod offline;
 pub mod pace;
 pub mod policy;
 pub mod privileges;
