@@ -47,6 +47,12 @@ pub enum UsageError {
         /// What the system said.
         source: io::Error,
     },
+    /// `record` was not told what to record.
+    #[error("record needs --from FILE; live traffic cannot be recorded yet")]
+    RecordLive,
+    /// `--keep` without anything that makes a second file.
+    #[error("--keep {0} needs --rotate-size or --rotate-every; without them there is one file")]
+    Keep(usize),
     /// `--admin` is no address.
     #[error("--admin {0} is not an address; write one such as 127.0.0.1:9465")]
     Admin(String),
@@ -94,6 +100,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Replay the requests of a capture file to a shadow, and compare its answers with those captured
     Replay(Box<ReplayArgs>),
+    /// Write exchanges to files, masked, instead of replaying them
+    Record(Box<RecordArgs>),
     /// Talk to a running agent
     Ctl(CtlArgs),
     /// Say what this host can and cannot do, and how to fix it
@@ -309,6 +317,53 @@ pub struct InspectArgs {
     pub config: Option<PathBuf>,
 }
 
+/// The arguments of `record`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+The name of the file says its kind: .gor and .gor.gz (GoReplay), .har (HTTP archive, for the
+developer tools of browsers), .pcapng (for Wireshark; its packets are made of the exchanges).
+Values are masked by mask.keep, in bodies too; an exchange with a body that cannot be masked is
+left out. With --rotate-size or --rotate-every the files have the time in UTC and a number in
+their names: capture-20260102T030405Z-0001.gor. The last line says what became of everything.
+
+Examples:
+  shadow-agent record --from capture.pcap --out capture.har
+  shadow-agent record --from capture.pcapng --out /var/tmp/capture.gor.gz \\
+      --rotate-size 100MiB --keep 10 --config /etc/shadow-agent/config.yaml")]
+pub struct RecordArgs {
+    /// The file to write: .gor, .gor.gz, .har or .pcapng
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+
+    /// A capture or a recording of any kind that inspect reads, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+
+    /// The server's port, or a range such as 9000-9010 (repeatable) [default: any]
+    #[arg(long, value_name = "PORT|A-B", value_parser = ports)]
+    pub port: Vec<(u16, u16)>,
+
+    /// Begin another file before one is larger, before compression, such as 100MiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub rotate_size: Option<u64>,
+
+    /// Begin another file when one is so old, on the clock of the exchanges, such as 1h
+    #[arg(long, value_name = "DURATION", value_parser = age)]
+    pub rotate_every: Option<Duration>,
+
+    /// Keep so many files, and remove the oldest of this run
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub keep: Option<usize>,
+
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
+
+    /// Take masks, limits and ports from this configuration file (YAML) [default: known credentials are masked]
+    #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+}
+
 /// The arguments of `ctl`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -413,6 +468,20 @@ fn speed(text: &str) -> Result<Pace, String> {
     }
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    match units::size(text) {
+        Ok(0) => Err("a file of no size holds nothing; write one such as 100MiB".to_owned()),
+        other => other.map_err(|problem| problem.to_string()),
+    }
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    match units::duration(text) {
+        Ok(age) if age < Duration::from_secs(1) => Err("write a second or more, such as 1h".to_owned()),
+        other => other.map_err(|problem| problem.to_string()),
+    }
+}
+
 fn ports(text: &str) -> Result<(u16, u16), String> {
     units::ports(text).map_err(|problem| problem.to_string())
 }
@@ -460,6 +529,10 @@ mod tests {
             "replay --from a.pcap --speed 0/s",
             "replay --from a.pcap --speed unlimited",
             "replay --from a.pcap --interface eth0",
+            "record --from a.pcap",
+            "record --out a.gor --rotate-size 0B",
+            "record --out a.gor --rotate-every 999ms",
+            "record --out a.gor --keep 0",
         ] {
             let words = ["shadow-agent"].into_iter().chain(words.split_whitespace());
             let error = Cli::try_parse_from(words).unwrap_err();

@@ -6,6 +6,7 @@ use std::env;
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -18,8 +19,8 @@ use crate::capture::interfaces::netns::NetNsError;
 use crate::capture::interfaces::{self, InterfaceError};
 use crate::capture::kernel::{KernelError, XdpObstacle};
 use crate::cli::{
-    Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, EndingArgs, Exit, InspectArgs, ReplayArgs,
-    RunArgs, UsageError,
+    Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, EndingArgs, Exit, InspectArgs, RecordArgs,
+    ReplayArgs, RunArgs, UsageError,
 };
 use crate::compare::CompareError;
 use crate::config::check::{LoopError, check_loop};
@@ -29,6 +30,7 @@ use crate::inspect::{self, InspectError};
 use crate::policy::PolicyError;
 use crate::policy::mask::Masker;
 use crate::privileges::{self, PrivilegeError};
+use crate::record::{self, RecordError, Recorder};
 use crate::replay::ReplayError;
 use crate::shard::PipelineSettings;
 use crate::terminal;
@@ -42,6 +44,7 @@ pub fn execute(command: &Command) -> anyhow::Result<Exit> {
         Command::Run(arguments) => run(arguments),
         Command::Inspect(arguments) => inspect(arguments),
         Command::Replay(arguments) => replay(arguments),
+        Command::Record(arguments) => record(arguments),
         Command::Ctl(arguments) => ctl(arguments),
         Command::Doctor(arguments) => doctor(arguments),
         Command::Config(arguments) => match &arguments.command {
@@ -70,17 +73,8 @@ fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
 }
 
 fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
-    let (mask, limits, configured) = match &arguments.config {
-        Some(path) => {
-            let config = config::load(Needs::INSPECT, Some(path), env::vars(), &RunArgs::default())?;
-            (config.mask, config.limits, config.capture.ports)
-        }
-        None => Default::default(),
-    };
-    let ports = if arguments.port.is_empty() { &configured } else { &arguments.port };
-    let masker = Masker::new(&mask, Credentials::Skip)?;
+    let (settings, masker) = offline(arguments.config.as_deref(), &arguments.port)?;
     let source = FileSource::open(&arguments.file)?;
-    let settings = PipelineSettings::new(&limits, ports, 1, fastrand::u64(..));
     let mut output = BufWriter::new(io::stdout().lock());
     let watched = terminal::is_watched() && !io::stdout().is_terminal();
     match inspect::run(source, &settings, &masker, &mut output, watched) {
@@ -97,6 +91,41 @@ fn replay(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
     let source = FileSource::open(&arguments.from)?;
     let pacing = Pacing { pace: arguments.speed, keep_order: arguments.keep_order };
     app::replay(&config, &options, source, pacing)
+}
+
+/// How a file is read, and masked, by that configuration or none.
+fn offline(file: Option<&Path>, ports: &[(u16, u16)]) -> anyhow::Result<(PipelineSettings, Masker)> {
+    let (mask, limits, configured) = match file {
+        Some(path) => {
+            let config = config::load(Needs::INSPECT, Some(path), env::vars(), &RunArgs::default())?;
+            (config.mask, config.limits, config.capture.ports)
+        }
+        None => Default::default(),
+    };
+    let ports = if ports.is_empty() { &configured } else { ports };
+    let settings = PipelineSettings::new(&limits, ports, 1, fastrand::u64(..));
+    Ok((settings, Masker::new(&mask, Credentials::Skip)?))
+}
+
+fn record(arguments: &RecordArgs) -> anyhow::Result<Exit> {
+    let options = record::Options {
+        out: arguments.out.clone(),
+        rotate_size: arguments.rotate_size,
+        rotate_every: arguments.rotate_every,
+        keep: arguments.keep,
+        force: arguments.force,
+    };
+    record::Kind::of(&options.out)?;
+    if let (Some(keep), None, None) = (options.keep, options.rotate_size, options.rotate_every) {
+        return Err(UsageError::Keep(keep).into());
+    }
+    let Some(from) = &arguments.from else { return Err(UsageError::RecordLive.into()) };
+    let (settings, masker) = offline(arguments.config.as_deref(), &arguments.port)?;
+    let source = FileSource::open(from)?;
+    let mut recorder = Recorder::new(&options, Arc::new(masker))?;
+    let mut output = BufWriter::new(io::stdout().lock());
+    record::run(source, &settings, &mut recorder, &mut output, terminal::is_watched())?;
+    Ok(Exit::Success)
 }
 
 fn ctl(arguments: &CtlArgs) -> anyhow::Result<Exit> {
@@ -180,6 +209,9 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         if let Some(FileError::Open { .. } | FileError::Unknown { .. } | FileError::Link { .. }) =
             cause.downcast_ref()
         {
+            return Exit::Usage;
+        }
+        if let Some(RecordError::Kind { .. } | RecordError::Exists { .. }) = cause.downcast_ref() {
             return Exit::Usage;
         }
         if cause.is::<PrivilegeError>() {

@@ -25,6 +25,12 @@ impl Timestamp {
     pub fn plus(self, span: Duration) -> Timestamp {
         Timestamp(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
+
+    /// This point moved earlier by `span`, not before the epoch.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
 }
 
 /// RFC 3339, in UTC, with nanoseconds.

@@ -205,6 +205,9 @@ struct RawRequest {
     headers: Vec<RawHeader>,
     #[serde(default)]
     post_data: Option<RawBody>,
+    /// How the request named its target, where `url` does not say it; so `record` writes it.
+    #[serde(default, rename = "_target")]
+    target: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -224,7 +227,8 @@ struct RawHeader {
 struct RawBody {
     #[serde(default)]
     text: Option<String>,
-    #[serde(default)]
+    /// Of a request's body, `record` writes it under the other name.
+    #[serde(default, alias = "_encoding")]
     encoding: Option<String>,
 }
 
@@ -244,7 +248,7 @@ impl RawEntry {
         let started: jiff::Timestamp = self.started_date_time.parse().ok()?;
         let started = Timestamp(u64::try_from(started.as_nanosecond()).ok()?);
         let took = std::time::Duration::try_from_secs_f64(self.time / 1000.0).unwrap_or_default();
-        let RawRequest { method, url, headers, post_data } = self.request;
+        let RawRequest { method, url, headers, post_data, target: named } = self.request;
         let (authority, target) = split(&url)?;
         let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         let status =
@@ -252,7 +256,11 @@ impl RawEntry {
         if method.is_empty() || !is_word(&method) || !is_word(target) {
             return None;
         }
-        let slash = if target.starts_with('/') { "" } else { "/" };
+        let (slash, target) = match named.as_deref().filter(|named| !named.is_empty() && is_word(named)) {
+            Some(named) => ("", named),
+            None if target.starts_with('/') => ("", target),
+            None => ("/", target),
+        };
         let mut request = format!("{method} {slash}{target} HTTP/1.1\r\n").into_bytes();
         if !headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
             field(&mut request, "Host", authority)?;
