@@ -25,7 +25,7 @@ const CUT: usize = "\n🐵".len();
 const NAME: usize = 12;
 
 /// Requests remembered, so that equal ones of the same time have different names.
-const MAX_EQUALS: usize = 65_536;
+const MAX_EQUALS: usize = 16_384;
 
 /// What is remembered of one file.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use packet::{ACK, FIN, PSH, Route, SYN};
 const MAX_HELD: usize = 16 << 20;
 
 /// Connections remembered, so that none has the addresses of another that is open.
-const MAX_PEERS: usize = 65_536;
+const MAX_PEERS: usize = 16_384;
 
 /// Payload of one packet in bytes, so that it fits 1,500 with its headers.
 const MAX_PAYLOAD: usize = 1_440;

@@ -17,12 +17,12 @@ use shadow_tests::tshark::{self, Capture, Told};
 use shadow_tests::wire::Impairment;
 
 /// What `inspect` printed.
-struct Inspected {
+pub(crate) struct Inspected {
     exchanges: Vec<Value>,
-    summary: Value,
+    pub(crate) summary: Value,
 }
 
-fn inspect(bed: &Bed, arguments: &[&str]) -> Result<Inspected> {
+pub(crate) fn inspect(bed: &Bed, arguments: &[&str]) -> Result<Inspected> {
     let output = agent::command(bed, &[&["inspect"], arguments].concat())?.output()?;
     ensure!(output.status.success(), "inspect: {}", String::from_utf8_lossy(&output.stderr));
     understood(&output)
@@ -38,7 +38,7 @@ fn understood(output: &Output) -> Result<Inspected> {
 
 impl Inspected {
     /// The exchanges that are whole, as tshark would tell them.
-    fn told(&self) -> Result<Vec<Told>> {
+    pub(crate) fn told(&self) -> Result<Vec<Told>> {
         let whole = self.exchanges.iter().filter(|line| line["outcome"] == "complete");
         whole.map(told).collect()
     }
@@ -67,7 +67,7 @@ fn tally(all: Vec<Told>) -> BTreeMap<Told, u32> {
     tally
 }
 
-fn same(ours: Vec<Told>, theirs: Vec<Told>) -> Result<()> {
+pub(crate) fn same(ours: Vec<Told>, theirs: Vec<Told>) -> Result<()> {
     let (ours, theirs) = (tally(ours), tally(theirs));
     for (told, count) in &theirs {
         let found = ours.get(told).copied().unwrap_or_default();
@@ -79,7 +79,7 @@ fn same(ours: Vec<Told>, theirs: Vec<Told>) -> Result<()> {
 }
 
 /// Files for every server.
-fn files(bed: &Bed) -> Result<()> {
+pub(crate) fn files(bed: &Bed) -> Result<()> {
     fs::write(bed.folder().join("small"), filler(100))?;
     fs::write(bed.folder().join("large"), filler(1 << 20))?;
     fs::write(bed.folder().join("upload"), filler(300_000))?;
@@ -89,7 +89,7 @@ fn files(bed: &Bed) -> Result<()> {
 }
 
 /// nginx with bodies of every framing: plain, compressed on the fly (and so chunked), none, and uploads.
-fn nginx(bed: &Bed, port: u16) -> Result<Nginx> {
+pub(crate) fn nginx(bed: &Bed, port: u16) -> Result<Nginx> {
     let server = format!(
         "gzip on; gzip_min_length 10; gzip_types text/plain;
          server {{
@@ -131,7 +131,7 @@ fn run(bed: &Bed, words: &[&str]) -> Result<()> {
 
 /// What a server cannot do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lacks {
+pub(crate) enum Lacks {
     Nothing,
     Uploads,
     /// Nor does it keep connections of HTTP/1.0.
@@ -139,7 +139,7 @@ enum Lacks {
 }
 
 /// Asks by many clients.
-fn ask(bed: &Bed, lacks: Lacks) -> Result<()> {
+pub(crate) fn ask(bed: &Bed, lacks: Lacks) -> Result<()> {
     let base = format!("http://{}", bed.production_address());
     let at = |path: &str| format!("{base}{path}");
     let (small, data) = (at("/small"), format!("@{}/upload", bed.folder().display()));
@@ -167,7 +167,7 @@ fn ask(bed: &Bed, lacks: Lacks) -> Result<()> {
 }
 
 /// Requests that do not wait for each other, and a body in chunks.
-fn pipeline(bed: &Bed) -> Result<()> {
+pub(crate) fn pipeline(bed: &Bed) -> Result<()> {
     bed.client.run(|| {
         let mut connection = Connection::open(bed.production_address())?;
         let pipelined: Vec<u8> =

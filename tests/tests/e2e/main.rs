@@ -18,6 +18,7 @@ mod planted;
 mod privacy;
 mod privileges;
 mod recognised;
+mod record;
 mod refusals;
 mod removed;
 mod replayed;

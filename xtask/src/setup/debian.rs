@@ -38,6 +38,12 @@ const PACKAGES: &[Package] = &[
     Package { name: "apache2", gives: "apache2", need: Need::Test, program: Some("apache2") },
     Package { name: "haproxy", gives: "haproxy", need: Need::Test, program: Some("haproxy") },
     Package { name: "nodejs", gives: "node", need: Need::Test, program: Some("node") },
+    Package {
+        name: "node-har-validator",
+        gives: "a validator of HTTP archives",
+        need: Need::Test,
+        program: None,
+    },
     Package { name: "nghttp2-client", gives: "h2load", need: Need::Test, program: Some("h2load") },
     Package { name: "gunicorn", gives: "gunicorn and Python 3", need: Need::Test, program: Some("gunicorn") },
     Package {

@@ -112,3 +112,21 @@ fn compressed_it_holds_the_same_and_is_whole_after_every_tick() {
     assert_eq!(recorder.summary().bytes, bytes.len() as u64);
     assert_eq!(told(&read(&bytes)), told(&exchanges));
 }
+
+#[test]
+fn so_many_requests_are_remembered_and_no_more() {
+    const MAX_EQUALS: u64 = 16_384;
+    // Whether the first request still counts after so many others.
+    let counts = |others: u64| {
+        let mut gor = super::super::gor::Gor::default();
+        let first = gor.record(&simple(0));
+        let mut other = exchange(1, [0; 4], "", "");
+        for number in 0..others {
+            other.times.started = Timestamp(number);
+            gor.record(&other);
+        }
+        gor.record(&simple(0)) != first
+    };
+    assert!(counts(MAX_EQUALS - 1));
+    assert!(!counts(MAX_EQUALS));
+}

@@ -105,12 +105,14 @@ fn exchanges_at_the_same_time_stand_in_the_order_of_their_packets() {
     let place = Place::new();
     let mut recorder = place.recorder("b.pcapng");
     recorder.take(&short).unwrap();
-    recorder.tick(Timestamp(DAY + 700 * MILLI)).unwrap();
+    recorder.tick(Timestamp(DAY + 699 * MILLI)).unwrap();
+    assert_eq!(recorder.summary().written, 0);
+    recorder.tick(Timestamp(DAY + 950 * MILLI)).unwrap();
     assert_eq!(recorder.summary().written, 1);
-    recorder.take(&exchange(3, [0, 0, 800, 800], "late", "l")).unwrap();
+    recorder.take(&exchange(3, [0, 0, 960, 960], "late", "l")).unwrap();
     recorder.finish().unwrap();
     let times: Vec<u64> = packets(&place.files()["b.pcapng"]).iter().map(|packet| packet.0).collect();
-    assert!(times.is_sorted() && times[times.len() - 1] == 800, "{times:?}");
+    assert!(times.is_sorted() && times[times.len() - 1] == 960, "{times:?}");
 }
 
 #[test]
@@ -155,5 +157,17 @@ fn so_many_bytes_wait_and_no_more() {
         // Of 1 MiB, 15 fit with their headers; of the next, so many bytes must go that the first is written in part.
         assert_eq!(pcapng.held() == size * taken as usize, taken <= 15, "{taken}");
         assert_eq!(written > 0, taken > 16, "{taken}");
+    }
+}
+
+#[test]
+fn so_many_connections_are_remembered_and_no_more() {
+    const MAX_PEERS: u16 = 16_384;
+    let mut pcapng = PcapNg::default();
+    for client in 1..=MAX_PEERS {
+        // They are all open, so none can be forgotten before it is written.
+        let conversation = pcapng.conversation(&exchange(client, [0, 0, 9, 9], "", ""));
+        pcapng.hold(conversation, &mut |_, _| {});
+        assert_eq!(pcapng.exchanges() == 0, client == MAX_PEERS, "{client}");
     }
 }

@@ -173,3 +173,30 @@ fn what_cannot_be_written_any_more_is_counted() {
         fs::read(fs::read_dir(place.0.path().join("elsewhere")).unwrap().next().unwrap().unwrap().path());
     assert_eq!(read(&whole.unwrap()).len(), 1);
 }
+
+#[test]
+fn what_is_taken_is_written_after_a_while_or_when_it_is_much() {
+    let place = Place::new();
+    let mut recorder = place.recorder("a.gor");
+    recorder.take(&simple(1000)).unwrap();
+    recorder.tick(Timestamp(DAY + 1249 * MILLI)).unwrap();
+    assert_eq!((recorder.summary().written, place.files()["a.gor"].len()), (0, 0));
+    recorder.tick(Timestamp(DAY + 1250 * MILLI)).unwrap();
+    assert_eq!(recorder.summary().written, 1);
+
+    const MUCH: usize = 256 << 10;
+    let of = |body: usize| exchange(1, [0; 4], "x", &"y".repeat(body));
+    let around = recorded("b.gor", &[of(MUCH - 1000)]).len() - (MUCH - 1000);
+    for (size, written) in [(MUCH - 1, 0), (MUCH, 1)] {
+        let place = Place::new();
+        let mut recorder = place.recorder("a.gor");
+        recorder.take(&of(size - around)).unwrap();
+        assert_eq!(recorder.summary().written, written, "{size}");
+    }
+}
+
+#[test]
+fn a_recorder_may_live_in_a_task() {
+    fn sent<T: Send>(_: &T) {}
+    sent(&Place::new().recorder("a.gor.gz"));
+}

@@ -155,6 +155,18 @@ fn what_cannot_be_masked_is_not_kept() {
     }
 }
 
+#[test]
+fn masks_are_applied_so_many_times_and_no_more() {
+    // Each pass finds what is hidden one level deeper.
+    let nested = |levels: usize| -> String {
+        (0..levels).map(|level| format!("token%{}3Dsesame ", "25".repeat(level))).collect()
+    };
+    let masker = Masker::default();
+    let kept = body(&masker, "text/plain", nested(MAX_PASSES - 1).as_bytes()).unwrap();
+    assert!(!kept.contains("sesame"), "{kept}");
+    assert_eq!(body(&masker, "text/plain", nested(MAX_PASSES).as_bytes()), Err("unmaskable"));
+}
+
 fn gzip(bytes: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).unwrap();
