@@ -1,7 +1,7 @@
 //! The only place that wires stages together: starts them in order, waits for the end, and stops them in order.
 //!
-//! Holds no logic of a stage. `live` takes traffic from the kernel, `offline` from a file; what is behind the backlog is
-//! the same for both, and here.
+//! Holds no logic of a stage. `live` takes traffic from the kernel, `offline` from a file. What replays behind the backlog is
+//! the same for both, and here; `recording` has files there instead.
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
+use crate::record;
 use crate::replay::{self, Registrar, Replayer};
 use crate::report::{Outcome, Report};
 
@@ -39,6 +40,7 @@ mod live;
 mod offline;
 mod paced;
 mod publish;
+mod recording;
 mod signals;
 mod status;
 mod wreck;
@@ -93,6 +95,15 @@ pub fn replay(
     pacing: Pacing,
 ) -> anyhow::Result<Exit> {
     offline::replay(config, options, source, pacing)
+}
+
+/// Writes what passes to files until it is told to stop, and says how that ended.
+///
+/// # Errors
+/// When a stage cannot start, capture breaks down, or a file cannot be written; the message is one sentence with the
+/// remedy.
+pub fn record(config: &Config, options: &Options, files: &record::Options) -> anyhow::Result<Exit> {
+    recording::record(config, options, files)
 }
 
 /// How one bound for all bytes held is shared.
@@ -176,17 +187,10 @@ struct Observed {
     interfaces: Arc<dyn Fn() -> Vec<Attached> + Send + Sync>,
 }
 
-fn serve(
-    door: Door,
-    config: &Config,
-    options: &Options,
-    line: &Arc<Line>,
-    observed: Observed,
-    cpu: &Arc<Readings>,
-    readiness: Readiness,
-) -> anyhow::Result<admin::Server> {
+/// Where the admin API finds the figures of a line.
+fn figures(config: &Config, line: &Arc<Line>, observed: Observed) -> Sources {
     let replaying = Arc::clone(line);
-    let sources = Sources {
+    Sources {
         ledger: Arc::clone(&line.ledger),
         report: Arc::clone(&line.report),
         control: line.control.clone(),
@@ -198,9 +202,17 @@ fn serve(
         }),
         sample: config.capture.sample,
         interfaces: observed.interfaces,
-        cpu: Arc::clone(cpu),
+        cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
-    };
+    }
+}
+
+fn serve(
+    door: Door,
+    options: &Options,
+    sources: Sources,
+    readiness: Readiness,
+) -> anyhow::Result<admin::Server> {
     let metrics = Arc::new(Metrics::new(sources.clone())?);
     let switch = options.switch.clone();
     Ok(admin::Server::start(door, AdminState { sources, metrics, readiness, switch })?)

@@ -47,9 +47,6 @@ pub enum UsageError {
         /// What the system said.
         source: io::Error,
     },
-    /// `record` was not told what to record.
-    #[error("record needs --from FILE; live traffic cannot be recorded yet")]
-    RecordLive,
     /// `--keep` without anything that makes a second file.
     #[error("--keep {0} needs --rotate-size or --rotate-every; without them there is one file")]
     Keep(usize),
@@ -138,33 +135,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 
-    /// Interface to capture on: a name or a glob (repeatable)
-    #[arg(long, value_name = "IF")]
-    pub interface: Vec<String>,
-
-    /// The server's port, or a range such as 9000-9010 (repeatable)
-    #[arg(long, value_name = "PORT|A-B")]
-    pub port: Vec<String>,
-
-    /// Only servers in this network (repeatable)
-    #[arg(long, value_name = "SERVER-CIDR")]
-    pub cidr: Vec<String>,
+    /// What is captured.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
 
     /// Where requests are replayed, and which.
     #[command(flatten)]
     pub targets: TargetArgs,
 
-    /// The share of connections captured [default: 100%]
-    #[arg(long, value_name = "SHARE")]
-    pub sample: Option<String>,
-
     /// Requests per second to each target, such as 500/s [default: unlimited]
     #[arg(long, value_name = "RATE")]
     pub rate: Option<String>,
-
-    /// Where incoming packets are copied: tc, or xdp, which costs production more [default: tc]
-    #[arg(long, value_name = "tc|xdp")]
-    pub mode: Option<String>,
 
     /// Where the admin API listens, or off [default: 127.0.0.1:9465]
     #[arg(long, value_name = "ADDR")]
@@ -182,6 +163,30 @@ pub struct RunArgs {
     /// A directory in which `ctl disable` outlives a restart, until someone enables
     #[arg(long, value_name = "DIR", env = "SHADOW_AGENT_STATE", hide_env_values = true)]
     pub state: Option<PathBuf>,
+}
+
+/// What is captured.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CaptureArgs {
+    /// Interface to capture on: a name or a glob (repeatable)
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+
+    /// The server's port, or a range such as 9000-9010 (repeatable)
+    #[arg(long, value_name = "PORT|A-B")]
+    pub port: Vec<String>,
+
+    /// Only servers in this network (repeatable)
+    #[arg(long, value_name = "SERVER-CIDR")]
+    pub cidr: Vec<String>,
+
+    /// The share of connections captured [default: 100%]
+    #[arg(long, value_name = "SHARE")]
+    pub sample: Option<String>,
+
+    /// Where incoming packets are copied: tc, or xdp, which costs production more [default: tc]
+    #[arg(long, value_name = "tc|xdp")]
+    pub mode: Option<String>,
 }
 
 /// Where requests are replayed, and which.
@@ -285,7 +290,7 @@ impl ReplayArgs {
     #[must_use]
     pub fn as_run(&self) -> RunArgs {
         RunArgs {
-            port: self.port.clone(),
+            capture: CaptureArgs { port: self.port.clone(), ..CaptureArgs::default() },
             targets: self.targets.clone(),
             admin: self.admin.clone(),
             ..RunArgs::default()
@@ -309,15 +314,26 @@ pub struct InspectArgs {
     pub file: PathBuf,
 
     /// The server's port, or a range such as 9000-9010 (repeatable) [default: any]
-    #[arg(long, value_name = "PORT|A-B", value_parser = ports)]
-    pub port: Vec<(u16, u16)>,
+    #[arg(long, value_name = "PORT|A-B")]
+    pub port: Vec<String>,
 
     /// Take masks, limits and ports from this configuration file (YAML) [default: known credentials are masked]
     #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 }
 
+impl InspectArgs {
+    /// What is configured as for a run.
+    #[must_use]
+    pub fn as_run(&self) -> RunArgs {
+        let capture = CaptureArgs { port: self.port.clone(), ..CaptureArgs::default() };
+        RunArgs { capture, ..RunArgs::default() }
+    }
+}
+
 /// The arguments of `record`.
+///
+/// Those that `run` has too mean the same here, and can come from the environment likewise.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 The name of the file says its kind: .gor and .gor.gz (GoReplay), .har (HTTP archive, for the
@@ -327,21 +343,27 @@ left out. With --rotate-size or --rotate-every the files have the time in UTC an
 their names: capture-20260102T030405Z-0001.gor. The last line says what became of everything.
 
 Examples:
+  shadow-agent record --interface eth0 --port 8080 --out capture.gor --duration 60s
   shadow-agent record --from capture.pcap --out capture.har
-  shadow-agent record --from capture.pcapng --out /var/tmp/capture.gor.gz \\
-      --rotate-size 100MiB --keep 10 --config /etc/shadow-agent/config.yaml")]
+  shadow-agent record --config /etc/shadow-agent/config.yaml --out /var/tmp/capture.gor.gz \\
+      --rotate-size 100MiB --keep 10")]
 pub struct RecordArgs {
     /// The file to write: .gor, .gor.gz, .har or .pcapng
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 
-    /// A capture or a recording of any kind that inspect reads, or - for standard input
-    #[arg(long, value_name = "FILE")]
+    /// Instead of capturing, a capture or a recording of any kind that inspect reads, or - for standard input; of the
+    /// flags for capturing only --port counts then [default port: any]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["interface", "cidr", "sample", "mode", "admin", "duration", "state"])]
     pub from: Option<PathBuf>,
 
-    /// The server's port, or a range such as 9000-9010 (repeatable) [default: any]
-    #[arg(long, value_name = "PORT|A-B", value_parser = ports)]
-    pub port: Vec<(u16, u16)>,
+    /// The configuration file (YAML) [default: known credentials are masked]
+    #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+
+    /// What is captured.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
 
     /// Begin another file before one is larger, before compression, such as 100MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -359,9 +381,25 @@ pub struct RecordArgs {
     #[arg(long)]
     pub force: bool,
 
-    /// Take masks, limits and ports from this configuration file (YAML) [default: known credentials are masked]
-    #[arg(long, value_name = "FILE", env = "SHADOW_AGENT_CONFIG", hide_env_values = true)]
-    pub config: Option<PathBuf>,
+    /// Where the admin API listens, or off [default: 127.0.0.1:9465]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+
+    /// Stop after this time, such as 60s [default: record until interrupted]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// A directory in which `ctl disable` outlives a restart, until someone enables
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}
+
+impl RecordArgs {
+    /// What is configured as for a run.
+    #[must_use]
+    pub fn as_run(&self) -> RunArgs {
+        RunArgs { capture: self.capture.clone(), admin: self.admin.clone(), ..RunArgs::default() }
+    }
 }
 
 /// The arguments of `ctl`.
@@ -482,10 +520,6 @@ fn age(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn ports(text: &str) -> Result<(u16, u16), String> {
-    units::ports(text).map_err(|problem| problem.to_string())
-}
-
 fn log_filter(text: &str) -> Result<String, String> {
     match EnvFilter::builder().parse(text) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
@@ -521,7 +555,6 @@ mod tests {
             "ctl reload",
             "config",
             "inspect",
-            "inspect a.pcap --port 0",
             "replay --shadow http://h",
             "replay --from a.pcap --speed 2",
             "replay --from a.pcap --speed 0x",
@@ -530,6 +563,7 @@ mod tests {
             "replay --from a.pcap --speed unlimited",
             "replay --from a.pcap --interface eth0",
             "record --from a.pcap",
+            "record --from a.pcap --out a.gor --interface eth0",
             "record --out a.gor --rotate-size 0B",
             "record --out a.gor --rotate-every 999ms",
             "record --out a.gor --keep 0",

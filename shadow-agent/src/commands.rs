@@ -73,7 +73,7 @@ fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
 }
 
 fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
-    let (settings, masker) = offline(arguments.config.as_deref(), &arguments.port)?;
+    let (settings, masker) = offline(arguments.config.as_deref(), &arguments.as_run())?;
     let source = FileSource::open(&arguments.file)?;
     let mut output = BufWriter::new(io::stdout().lock());
     let watched = terminal::is_watched() && !io::stdout().is_terminal();
@@ -93,18 +93,11 @@ fn replay(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
     app::replay(&config, &options, source, pacing)
 }
 
-/// How a file is read, and masked, by that configuration or none.
-fn offline(file: Option<&Path>, ports: &[(u16, u16)]) -> anyhow::Result<(PipelineSettings, Masker)> {
-    let (mask, limits, configured) = match file {
-        Some(path) => {
-            let config = config::load(Needs::INSPECT, Some(path), env::vars(), &RunArgs::default())?;
-            (config.mask, config.limits, config.capture.ports)
-        }
-        None => Default::default(),
-    };
-    let ports = if ports.is_empty() { &configured } else { ports };
-    let settings = PipelineSettings::new(&limits, ports, 1, fastrand::u64(..));
-    Ok((settings, Masker::new(&mask, Credentials::Skip)?))
+/// How a file is read, and masked.
+fn offline(file: Option<&Path>, arguments: &RunArgs) -> anyhow::Result<(PipelineSettings, Masker)> {
+    let config = config::load(Needs::INSPECT, file, env::vars(), arguments)?;
+    let settings = PipelineSettings::new(&config.limits, &config.capture.ports, 1, fastrand::u64(..));
+    Ok((settings, Masker::new(&config.mask, Credentials::Skip)?))
 }
 
 fn record(arguments: &RecordArgs) -> anyhow::Result<Exit> {
@@ -119,8 +112,15 @@ fn record(arguments: &RecordArgs) -> anyhow::Result<Exit> {
     if let (Some(keep), None, None) = (options.keep, options.rotate_size, options.rotate_every) {
         return Err(UsageError::Keep(keep).into());
     }
-    let Some(from) = &arguments.from else { return Err(UsageError::RecordLive.into()) };
-    let (settings, masker) = offline(arguments.config.as_deref(), &arguments.port)?;
+    let config = arguments.config.as_deref();
+    let Some(from) = &arguments.from else {
+        let config = config::load(Needs::RECORD, config, env::vars(), &arguments.as_run())?;
+        privileges::check(config.capture.netns.as_ref())?;
+        let switch = arguments.state.as_deref().map(SwitchFile::in_directory);
+        let live = Options { duration: arguments.duration, switch, ..Options::default() };
+        return app::record(&config, &live, &options);
+    };
+    let (settings, masker) = offline(config, &arguments.as_run())?;
     let source = FileSource::open(from)?;
     let mut recorder = Recorder::new(&options, Arc::new(masker))?;
     let mut output = BufWriter::new(io::stdout().lock());

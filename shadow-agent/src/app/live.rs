@@ -1,4 +1,4 @@
-//! A run on live traffic.
+//! Live traffic: everything from the kernel to the backlog, and a run, which replays it.
 //!
 //! Starting: whatever needs privileges, kernel, devices; without those privileges runtime, stages behind the backlog,
 //! admin, shards, heartbeat. Ending: the kernel stops copying, the shards drain their rings and finish, the backlog
@@ -11,96 +11,191 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::follow::Following;
 use super::guard::CpuGuard;
 use super::heartbeat::{self, Pulse};
-use super::line::Line;
 use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
     Bounds, Ended, Observed, Options, Sockets, bounds, build_line, conclude, disabled_by_operator, drain,
-    files, join, look_for_standstill, runtime, serve, status,
+    figures, files, join, look_for_standstill, runtime, serve, status,
 };
+use crate::admin::readiness::Latch;
 use crate::admin::{self, Door, Readiness, SwitchFile};
 use crate::backlog::{self, MAX_QUEUED};
 use crate::capture::kernel::{KernelCapture, RingSource};
 use crate::capture::{Counters, interfaces};
 use crate::cli::Exit;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::control::Control;
 use crate::guard::Readings;
+use crate::ledger::Ledger;
+use crate::metrics::Sources;
 use crate::privileges;
 use crate::replay::Registrar;
 use crate::shard::{self, Links, Pipeline, PipelineSettings};
 use crate::terminal;
 
-/// Runs the agent until it is told to stop, and says how it ended.
-///
-/// # Errors
-/// When a stage cannot start, or capture breaks down; the message is one sentence with the remedy.
+/// Mirrors live traffic until it is told to stop, and says how that ended.
 pub(super) fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
-    files::raise_limit();
-    interfaces::resolve(&config.capture)?;
     let report = options.report.as_deref().map(Place::secure).transpose()?;
-    let door = Door::open(&config.admin)?;
-    let control = Control::new(config.enabled && !disabled_by_operator(options)?);
-    control.set_sample(config.capture.sample);
-    signals::hold()?;
-    let (kernel, sources) = KernelCapture::start(&config.capture, &[], control.enabled())?;
-    let kernel = Arc::new(kernel);
-    let readiness = Readiness::new();
-    let capturing = readiness.latch("capture");
-    let attached =
-        readiness.condition(format!("an interface that matches {}", config.capture.interfaces.join(", ")));
-    // The one thread that is there before privileges are dropped: it may have to enter a namespace, and drops its own.
-    let (failed, mut broken) = mpsc::channel(1);
-    let following =
-        Following::start(Arc::clone(&kernel), config.capture.clone(), attached, Witness::new(&failed))?;
-    // Those to come have no more privileges than this one has from here on.
-    let reduction = privileges::drop_after_loading()?;
-    tracing::debug!(%reduction, "the kernel programs are loaded");
-    options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
-    let runtime = runtime()?;
-    let mut signals = runtime.block_on(async { Signals::new() })?;
-    let carried = Arc::clone(&kernel);
-    control.carry(move |state| {
-        carried.set_enabled(state.enabled);
-        carried.set_sample(state.sample);
-    });
-    // Loading and attaching took a while.
-    kernel.beat();
-    let sockets = Sockets { mark: config.capture.mark, own: own_sockets(&kernel) };
-    let line = build_line(config, options, &runtime, &control, sockets, sources.len())?;
-    let cpu = Arc::new(Readings::default());
-    let admin = door.map(|door| serve(door, config, options, &line, observed(&kernel), &cpu, readiness));
-    let admin = admin.transpose()?;
-    let driving = |backlog| runtime.spawn(Arc::clone(&line).drive(backlog));
-    let mut capture = Capturing::start(config, &line, &kernel, sources, driving, cpu, &failed)?;
-    capturing.release();
-    announce(&kernel, &line, admin.as_ref());
-
-    let ended = runtime.block_on(async {
-        let live = tokio::spawn(status::show(Arc::clone(&line.report), Arc::clone(&line.ledger), None));
-        let ended = tokio::select! {
-            () = signals.stop() => Ok(()),
-            () = after(options.duration) => Ok(()),
-            Some(error) = broken.recv() => Err(error),
-            // It ends only after the shards, unless it panics.
-            _ = &mut capture.driving => Err(wreck::panicked("the thread that decides about exchanges")),
-        };
-        live.abort();
-        ended
-    });
-    terminal::clear();
-    following.finish();
-    capture.finish(&control);
-    runtime.block_on(drain(&line, capture.driving, &mut signals));
-
-    let counters = counters(&kernel);
+    let live = Live::start(config, options)?;
+    let sockets = Sockets { mark: config.capture.mark, own: own_sockets(&live.kernel) };
+    let line = build_line(config, options, &live.runtime, &live.control, sockets, live.sources.len())?;
+    let figures = figures(config, &line, live.observed());
+    let driving = |backlog, _| Arc::clone(&line).drive(backlog);
+    let status = {
+        let (report, ledger) = (Arc::clone(&line.report), Arc::clone(&line.ledger));
+        move || report.status_line(&ledger.snapshot())
+    };
+    let Captured { runtime, mut signals, driving, admin, counters, ended } =
+        live.capture(config, options, figures, driving, status)?;
+    runtime.block_on(drain(&line, driving, &mut signals));
     conclude(Ended { runtime, signals, line: &line, admin, report, ended }, &counters, options)
+}
+
+/// Everything before the backlog, ready to capture.
+pub(super) struct Live {
+    kernel: Arc<KernelCapture>,
+    sources: Vec<RingSource>,
+    following: Following,
+    failed: mpsc::Sender<anyhow::Error>,
+    broken: mpsc::Receiver<anyhow::Error>,
+    door: Option<Door>,
+    readiness: Readiness,
+    capturing: Latch,
+    runtime: Runtime,
+    signals: Signals,
+    control: Control,
+}
+
+/// What is there when capturing has come to its end.
+pub(super) struct Captured<T> {
+    pub(super) runtime: Runtime,
+    pub(super) signals: Signals,
+    /// Whoever empties the backlog, and comes to an end by itself.
+    pub(super) driving: tokio::task::JoinHandle<T>,
+    pub(super) admin: Option<admin::Server>,
+    pub(super) counters: Counters,
+    /// Why it ended, if that is an error.
+    pub(super) ended: anyhow::Result<()>,
+}
+
+impl Live {
+    /// Does whatever needs privileges, and drops them.
+    pub(super) fn start(config: &Config, options: &Options) -> anyhow::Result<Live> {
+        files::raise_limit();
+        interfaces::resolve(&config.capture)?;
+        let door = Door::open(&config.admin)?;
+        let control = Control::new(config.enabled && !disabled_by_operator(options)?);
+        control.set_sample(config.capture.sample);
+        signals::hold()?;
+        let (kernel, sources) = KernelCapture::start(&config.capture, &[], control.enabled())?;
+        let kernel = Arc::new(kernel);
+        let readiness = Readiness::new();
+        let capturing = readiness.latch("capture");
+        let attached = readiness
+            .condition(format!("an interface that matches {}", config.capture.interfaces.join(", ")));
+        // The one thread that is there before privileges are dropped: it may have to enter a namespace, and drops its own.
+        let (failed, broken) = mpsc::channel(1);
+        let following =
+            Following::start(Arc::clone(&kernel), config.capture.clone(), attached, Witness::new(&failed))?;
+        // Those to come have no more privileges than this one has from here on.
+        let reduction = privileges::drop_after_loading()?;
+        tracing::debug!(%reduction, "the kernel programs are loaded");
+        options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
+        let runtime = runtime()?;
+        let signals = runtime.block_on(async { Signals::new() })?;
+        let carried = Arc::clone(&kernel);
+        control.carry(move |state| {
+            carried.set_enabled(state.enabled);
+            carried.set_sample(state.sample);
+        });
+        // Loading and attaching took a while.
+        kernel.beat();
+        Ok(Live {
+            kernel,
+            sources,
+            following,
+            failed,
+            broken,
+            door,
+            readiness,
+            capturing,
+            runtime,
+            signals,
+            control,
+        })
+    }
+
+    pub(super) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// What the kernel shows of itself.
+    pub(super) fn observed(&self) -> Observed {
+        let (counting, attached) = (Arc::clone(&self.kernel), Arc::clone(&self.kernel));
+        Observed {
+            counters: Arc::new(move || counters(&counting)),
+            interfaces: Arc::new(move || attached.attached()),
+        }
+    }
+
+    /// Captures until it is told to stop, or until something breaks down. `drive` empties the backlog, and may say that it
+    /// cannot go on; `status` is shown meanwhile.
+    pub(super) fn capture<T: Send + 'static, D: Future<Output = T> + Send + 'static>(
+        self,
+        config: &Config,
+        options: &Options,
+        figures: Sources,
+        drive: impl FnOnce(backlog::Receiver, mpsc::Sender<anyhow::Error>) -> D,
+        status: impl Fn() -> String + Send + 'static,
+    ) -> anyhow::Result<Captured<T>> {
+        let Live { kernel, sources, following, failed, mut broken, runtime, mut signals, control, .. } = self;
+        let (ledger, cpu) = (Arc::clone(&figures.ledger), Arc::clone(&figures.cpu));
+        let readiness = self.readiness;
+        let admin = self.door.map(|door| serve(door, options, figures, readiness)).transpose()?;
+        let Bounds { rebuilt, backlog } = bounds(&config.limits);
+        let (backlog, receiver) = backlog::backlog(MAX_QUEUED, backlog);
+        let mut driving = runtime.spawn(drive(receiver, failed.clone()));
+        let shards = Shards { config, limits: rebuilt, ledger, control: control.clone(), backlog, failed };
+        let capturing = shards.start(&kernel, sources, cpu)?;
+        self.capturing.release();
+        let devices: Vec<_> = kernel.attached().into_iter().map(|attached| attached.device).collect();
+        let targets: Vec<_> = config.replay.targets.iter().chain(&config.replay.baseline).collect();
+        let targets: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
+        let address = admin.as_ref().map_or_else(|| "off".to_owned(), |admin| admin.local_addr().to_string());
+        tracing::info!(
+            interfaces = devices.join(","),
+            targets = targets.join(","),
+            admin = address,
+            "capturing"
+        );
+        let ended = runtime.block_on(async {
+            let live = tokio::spawn(status::show(status));
+            let ended = tokio::select! {
+                () = signals.stop() => Ok(()),
+                () = after(options.duration) => Ok(()),
+                Some(error) = broken.recv() => Err(error),
+                // It ends only after the shards, unless it panics.
+                _ = &mut driving => Err(wreck::panicked("the thread that decides about exchanges")),
+            };
+            live.abort();
+            ended
+        });
+        terminal::clear();
+        following.finish();
+        capturing.finish(&control);
+        Ok(Captured { runtime, signals, driving, admin, counters: counters(&kernel), ended })
+    }
 }
 
 /// Has the kernel programs leave alone what passes the replayer's sockets.
@@ -109,46 +204,41 @@ fn own_sockets(kernel: &KernelCapture) -> Registrar {
     Registrar::new(move |local| own.register(local).map_err(io::Error::other))
 }
 
-/// What the kernel shows of itself.
-fn observed(kernel: &Arc<KernelCapture>) -> Observed {
-    let (counting, attached) = (Arc::clone(kernel), Arc::clone(kernel));
-    Observed {
-        counters: Arc::new(move || counters(&counting)),
-        interfaces: Arc::new(move || attached.attached()),
-    }
+/// What the threads between the rings and the backlog are started with.
+struct Shards<'a> {
+    config: &'a Config,
+    limits: Limits,
+    ledger: Arc<Ledger>,
+    control: Control,
+    backlog: backlog::Sender,
+    failed: mpsc::Sender<anyhow::Error>,
 }
 
 /// Everything between the rings and the backlog.
 struct Capturing {
     stop: Arc<AtomicBool>,
     shards: Vec<JoinHandle<()>>,
-    heartbeat: Option<JoinHandle<()>>,
-    driving: tokio::task::JoinHandle<()>,
+    heartbeat: JoinHandle<()>,
 }
 
-impl Capturing {
+impl Shards<'_> {
     fn start(
-        config: &Config,
-        line: &Arc<Line>,
+        self,
         kernel: &Arc<KernelCapture>,
         sources: Vec<RingSource>,
-        drive: impl FnOnce(backlog::Receiver) -> tokio::task::JoinHandle<()>,
         cpu: Arc<Readings>,
-        failed: &mpsc::Sender<anyhow::Error>,
     ) -> anyhow::Result<Capturing> {
+        let Shards { config, limits, ledger, control, backlog, failed } = self;
         let stop = Arc::new(AtomicBool::new(false));
         let count = sources.len();
         let pulse = Pulse::new(count);
-        let Bounds { rebuilt, backlog } = bounds(&config.limits);
-        let (backlog, receiver) = backlog::backlog(MAX_QUEUED, backlog);
-        let driving = drive(receiver);
         let shards = sources.into_iter().enumerate().map(|(shard, source)| {
             let seed = fastrand::u64(..);
-            let mut settings = PipelineSettings::new(&rebuilt, &config.capture.ports, count, seed);
+            let mut settings = PipelineSettings::new(&limits, &config.capture.ports, count, seed);
             settings.tcp.seed = config.capture.seed;
             let pipeline = Pipeline::new(&settings);
-            let (stop, pulse, control) = (Arc::clone(&stop), pulse.clone(), line.control.clone());
-            let (ledger, backlog, failed) = (Arc::clone(&line.ledger), backlog.clone(), failed.clone());
+            let (stop, pulse, control) = (Arc::clone(&stop), pulse.clone(), control.clone());
+            let (ledger, backlog, failed) = (Arc::clone(&ledger), backlog.clone(), failed.clone());
             thread::Builder::new()
                 .name(format!("shard-{shard}"))
                 .spawn(move || {
@@ -165,27 +255,26 @@ impl Capturing {
         });
         let shards = shards.collect::<anyhow::Result<Vec<_>>>()?;
         let beating = Arc::clone(kernel);
-        let mut guard = CpuGuard::new(config, line.control.clone(), cpu);
-        let moving = line.control.clone();
+        let mut guard = CpuGuard::new(config, control.clone(), cpu);
         let guarding = move || {
-            look_for_standstill(&moving, "the kernel stops copying after 2 s of that, and ");
+            look_for_standstill(&control, "the kernel stops copying after 2 s of that, and ");
             guard.look();
         };
-        let witness = Witness::new(failed);
+        let witness = Witness::new(&failed);
         let heartbeat = heartbeat::spawn(pulse, Arc::clone(&stop), witness, move || beating.beat(), guarding)
             .context("the heartbeat thread could not be started")?;
-        Ok(Capturing { stop, shards, heartbeat: Some(heartbeat), driving })
+        Ok(Capturing { stop, shards, heartbeat })
     }
+}
 
+impl Capturing {
     /// Lets every shard empty its ring and close its books, and ends the threads.
-    fn finish(&mut self, control: &Control) {
+    fn finish(self, control: &Control) {
         self.stop.store(true, Ordering::Release);
-        if let Some(heartbeat) = self.heartbeat.take() {
-            join(heartbeat);
-        }
+        join(self.heartbeat);
         // That thread took the turns; replays under way may yet take longer than a standstill.
         control.standstill().rest();
-        self.shards.drain(..).for_each(join);
+        self.shards.into_iter().for_each(join);
     }
 }
 
@@ -201,11 +290,4 @@ fn counters(kernel: &KernelCapture) -> Counters {
         tracing::error!(%error, "the kernel's counters could not be read");
         Counters::default()
     })
-}
-
-fn announce(kernel: &KernelCapture, line: &Line, admin: Option<&admin::Server>) {
-    let devices: Vec<_> = kernel.attached().into_iter().map(|attached| attached.device).collect();
-    let targets: Vec<_> = line.replayer.targets().iter().map(|target| target.name.as_str()).collect();
-    let admin = admin.map(|admin| admin.local_addr().to_string()).unwrap_or_else(|| "off".to_owned());
-    tracing::info!(interfaces = devices.join(","), targets = targets.join(","), admin, "capturing");
 }

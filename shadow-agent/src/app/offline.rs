@@ -22,7 +22,7 @@ use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
     Bounds, Ended, Observed, Options, Sockets, bounds, build_line, conclude, disabled_by_operator, drain,
-    files, join, look_for_standstill, runtime, serve, status,
+    figures, files, join, look_for_standstill, runtime, serve, status,
 };
 use crate::admin::{Door, Readiness, SwitchFile};
 use crate::backlog::{self, MAX_QUEUED};
@@ -31,7 +31,6 @@ use crate::capture::file::{FileError, FileRecord, FileSource, Tally};
 use crate::cli::Exit;
 use crate::config::{Config, Limits};
 use crate::control::Control;
-use crate::guard::Readings;
 use crate::pace::Pace;
 use crate::privileges;
 use crate::replay::Registrar;
@@ -57,10 +56,9 @@ pub(super) fn replay(
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let line = build_line(config, options, &runtime, &control, sockets(config)?, 1)?;
-    let cpu = Arc::new(Readings::default());
-    let admin = door
-        .map(|door| serve(door, config, options, &line, nothing(), &cpu, Readiness::new()))
-        .transpose()?;
+    let figures = figures(config, &line, nothing());
+    let cpu = Arc::clone(&figures.cpu);
+    let admin = door.map(|door| serve(door, options, figures, Readiness::new())).transpose()?;
 
     let (failed, mut broken) = mpsc::channel(1);
     let stop = Arc::new(AtomicBool::new(false));
@@ -90,8 +88,12 @@ pub(super) fn replay(
 
     let mut late = None;
     let ended = runtime.block_on(async {
-        let live =
-            tokio::spawn(status::show(Arc::clone(&line.report), Arc::clone(&line.ledger), Some(progress)));
+        let (report, ledger) = (Arc::clone(&line.report), Arc::clone(&line.ledger));
+        let live = tokio::spawn(status::show(move || {
+            let line = report.status_line(&ledger.snapshot());
+            let read = progress.share().map(|share| format!("{:.0} % read · ", share * 100.0));
+            read.unwrap_or_default() + &line
+        }));
         let ended = tokio::select! {
             () = signals.stop() => Ok(()),
             Some(error) = broken.recv() => Err(error),

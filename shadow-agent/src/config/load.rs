@@ -23,6 +23,8 @@ pub struct Needs {
 impl Needs {
     /// Capture and replay.
     pub const RUN: Needs = Needs { capture: true, targets: true };
+    /// Capture.
+    pub const RECORD: Needs = Needs { capture: true, targets: false };
     /// Replay what a file holds.
     pub const REPLAY: Needs = Needs { capture: false, targets: true };
     /// Look at what a file holds.

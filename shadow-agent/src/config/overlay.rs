@@ -54,19 +54,19 @@ const SETTINGS: [Setting; 14] = [
     Setting {
         flag: "--interface",
         variable: "SHADOW_AGENT_INTERFACE",
-        given: |args| args.interface.clone(),
+        given: |args| args.capture.interface.clone(),
         set: |raw, _, texts| raw.capture.interfaces = Some(texts),
     },
     Setting {
         flag: "--port",
         variable: "SHADOW_AGENT_PORT",
-        given: |args| args.port.clone(),
+        given: |args| args.capture.port.clone(),
         set: |raw, _, texts| raw.capture.ports = Some(texts),
     },
     Setting {
         flag: "--cidr",
         variable: "SHADOW_AGENT_CIDR",
-        given: |args| args.cidr.clone(),
+        given: |args| args.capture.cidr.clone(),
         set: |raw, _, texts| raw.capture.cidrs.server.include = Some(texts),
     },
     Setting {
@@ -108,7 +108,7 @@ const SETTINGS: [Setting; 14] = [
     Setting {
         flag: "--sample",
         variable: "SHADOW_AGENT_SAMPLE",
-        given: |args| one(&args.sample),
+        given: |args| one(&args.capture.sample),
         set: |raw, _, texts| raw.capture.sample = last(texts),
     },
     Setting {
@@ -126,7 +126,7 @@ const SETTINGS: [Setting; 14] = [
     Setting {
         flag: "--mode",
         variable: "SHADOW_AGENT_MODE",
-        given: |args| one(&args.mode),
+        given: |args| one(&args.capture.mode),
         set: |raw, _, texts| raw.capture.mode = last(texts),
     },
     Setting {
