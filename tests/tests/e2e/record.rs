@@ -182,7 +182,7 @@ fn a_full_disk_is_named_and_what_was_written_is_whole() -> Result<()> {
     let bed = Bed::new()?;
     let original = traffic(&bed)?;
     for name in ["full.gor", "full.har", "full.pcapng"] {
-        let disk = Disk::mount(bed.folder().join(format!("{name}.disk")), 512)?;
+        let disk = Disk::mount(bed.folder().join(format!("{name}.disk")), 1600)?;
         let out = disk.0.join(name);
         let output = record(&bed, &original, &out, &[])?;
         let said = String::from_utf8_lossy(&output.stderr);

@@ -35,7 +35,7 @@ impl Masker {
     /// # Errors
     /// [`SkipReason::Unmaskable`] when rules may apply to a body that cannot be decoded or parsed: a content coding that is
     /// broken or unknown, more than 16 MiB decoded, an object with two members of one name, a form in parts of which one
-    /// is named like credentials, something binary in which a detector finds anything; and with configured fields,
+    /// is named like credentials, something binary or of wide characters in which there is anything to hide; and with configured fields,
     /// everything binary but images, audio, video and fonts, and text that is no JSON and has JSON in it.
     pub fn keep_exchange(&self, exchange: &Exchange) -> Result<Kept<Exchange>, SkipReason> {
         let mut kept = exchange.clone();

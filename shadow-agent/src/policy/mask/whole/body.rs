@@ -38,6 +38,10 @@ impl Masker {
         if is_json && has_fields {
             return Err(UNMASKABLE);
         }
+        let is_opaque = OPAQUE.iter().any(|opaque| media_type.starts_with(opaque));
+        if !is_opaque && self.hides_between_zeros(&plain) {
+            return Err(UNMASKABLE);
+        }
         if media_type == "application/x-www-form-urlencoded" {
             return Ok(self.form(&plain));
         }
@@ -47,10 +51,20 @@ impl Masker {
         match std::str::from_utf8(&plain) {
             Ok(text) if has_fields && resembles_json(text) => Err(UNMASKABLE),
             Ok(text) => Ok(self.loose(text).map(Bytes::from)),
-            Err(_) if OPAQUE.iter().any(|opaque| media_type.starts_with(opaque)) => Ok(None),
+            Err(_) if is_opaque => Ok(None),
             Err(_) if has_fields || self.loose(&String::from_utf8_lossy(&plain)).is_some() => Err(UNMASKABLE),
             Err(_) => Ok(None),
         }
+    }
+
+    /// Whether there is something to hide in text of wide characters, such as UTF-16: without its zeros it is plain.
+    fn hides_between_zeros(&self, plain: &[u8]) -> bool {
+        if !plain.contains(&0) {
+            return false;
+        }
+        let narrow: Vec<u8> = plain.iter().copied().filter(|&byte| byte != 0).collect();
+        let narrow = String::from_utf8_lossy(&narrow);
+        (!self.keep.fields.is_empty() && resembles_json(&narrow)) || self.loose(&narrow).is_some()
     }
 
     /// One JSON document, or several one behind the other; nothing when it is something else.

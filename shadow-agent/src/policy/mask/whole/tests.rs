@@ -132,7 +132,12 @@ fn what_cannot_be_masked_is_not_kept() {
     let binary: &[u8] = b"\xff\xfe\x00\x01";
     let with_mail: &[u8] = b"\xff\xfe bob@example.com \x00";
     let refused = Err("unmaskable");
-    let cases: [(&str, Vec<u8>, bool, bool); 12] = [
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let cases: [(&str, Vec<u8>, bool, bool); 16] = [
+        ("application/json", wide("{\"password\":\"x\"}"), false, false),
+        ("text/plain; charset=utf-16", wide("to bob@example.com"), false, false),
+        ("text/plain", wide("{\"email\":\"x\"}"), true, false),
+        ("text/plain", wide("nothing here"), true, true),
         ("application/json", b"{\"a\":1,\"a\":2}".to_vec(), false, false),
         ("application/json", b"oops".to_vec(), true, false),
         ("text/plain", b"log: {\"email\":\"x\"}".to_vec(), true, false),
