@@ -1,8 +1,9 @@
 //! Sends selected requests to shadow hosts and reads their answers.
 //!
-//! A replayed request takes no task of its own: whoever awaits [`Replayer::replay`] drives its connections. Every target
-//! has its own limits, queue and connections, and none waits for another. Nothing here sees an `Exchange`, decides what
-//! may be sent, or compares.
+//! A request is replayed by the protocol version that production was asked by. It takes no task of its own: whoever
+//! awaits [`Replayer::replay`] drives its connections, save those of HTTP/2, which many requests share and which have a
+//! task each. Every target has its own limits, queue and connections, and none waits for another. Nothing here sees an
+//! `Exchange`, decides what may be sent, or compares.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use target::Target;
 mod breaker;
 mod connection;
 mod gate;
+mod http2;
 mod join;
 mod marks;
 mod own;
@@ -124,7 +126,7 @@ pub enum ReplayError {
 /// How many connections there can be at once to a target with this concurrency limit, idle ones included.
 #[must_use]
 pub fn most_connections(concurrency: usize) -> usize {
-    concurrency + pool::max_idle(concurrency)
+    concurrency + pool::max_idle(concurrency) + http2::MAX_IDLE
 }
 
 impl ReplayError {
@@ -163,6 +165,7 @@ impl Replayer {
         let runtime = Handle::try_current().map_err(|_| ReplayError::NoRuntime)?;
         let mark = socket::usable_mark(settings.mark);
         let gate = Arc::new(Gate::new(control));
+        let under_way = TaskTracker::new();
         let room = Room::new(settings.held_limit);
         let candidates = config.targets.iter().map(|target| (target, Role::Candidate));
         let all = candidates.chain(config.baseline.iter().map(|target| (target, Role::Baseline)));
@@ -170,14 +173,14 @@ impl Replayer {
             .map(|(target, role)| {
                 let info = TargetInfo { name: target.name.clone(), role };
                 let (own, room, gate) = (settings.own.clone(), room.clone(), Arc::clone(&gate));
-                let target = Target::new(target, mark, own, settings.body_limit, room, gate)?;
+                let target =
+                    Target::new(target, mark, own, settings.body_limit, room, gate, under_way.clone())?;
                 Ok((target, info))
             })
             .collect::<Result<Vec<_>, ReplayError>>()?
             .into_iter()
             .unzip();
         let targets: Arc<[Target]> = targets.into();
-        let under_way = TaskTracker::new();
         under_way.spawn_on(sweep(Arc::clone(&targets), Arc::clone(&gate)), &runtime);
         Ok(Replayer { targets, infos, gate, under_way })
     }
@@ -192,7 +195,7 @@ impl Replayer {
     /// of [`Replayer::targets`].
     ///
     /// It always completes: within twice the largest timeout, or soon after [`Replayer::shutdown`]. Dropping the future
-    /// closes the connections that it used and frees its places. A panic at one target counts there as
+    /// closes the connections that it used alone, resets its streams on others, and frees its places. A panic at one target counts there as
     /// [`FailReason::Closed`].
     pub async fn replay(&self, request: Arc<Sendable>) -> Vec<Outcome> {
         let _under_way = self.under_way.token();

@@ -4,7 +4,7 @@
 //! and logs nothing but the second.
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, Version};
 
 use self::fields::Fields;
 use crate::config::{Credentials, Mask, MaskRules};
@@ -28,6 +28,7 @@ pub struct Sendable {
     seen: Timestamp,
     method: Method,
     target: Bytes,
+    version: Version,
     headers: Headers,
     body: Bytes,
     trailers: Headers,
@@ -57,6 +58,12 @@ impl Sendable {
     #[must_use]
     pub fn target(&self) -> &Bytes {
         &self.target
+    }
+
+    /// The protocol version of production's request; a shadow is asked by the same one.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// End-to-end and hop-by-hop headers, as captured save what masking and the credentials policy changed.

@@ -21,7 +21,7 @@ use crate::exchange::{Answer, FailReason, Headers, Response};
 /// The largest head of a response (of at most 100 fields), and the most that is read or written at once, in bytes.
 pub(super) const BUFFER: usize = 64 << 10;
 
-type Driver = http1::Connection<TokioIo<Socket>, Full<Bytes>>;
+type Driver = http1::Connection<TokioIo<Socket<Stopwatch>>, Full<Bytes>>;
 
 /// How far an exchange got before it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,14 +174,14 @@ async fn read(
 }
 
 /// A body under way: most come in one piece, which need not be copied.
-enum Gathered {
+pub(super) enum Gathered {
     Nothing,
     One(Bytes),
     Many(BytesMut),
 }
 
 impl Gathered {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Gathered::Nothing => 0,
             Gathered::One(piece) => piece.len(),
@@ -190,7 +190,7 @@ impl Gathered {
     }
 
     /// Appends a piece; the body is expected to have so many bytes in the end (0 when that is not known).
-    fn and(self, piece: Bytes, expected: u64) -> Gathered {
+    pub(super) fn and(self, piece: Bytes, expected: u64) -> Gathered {
         match self {
             Gathered::Nothing => Gathered::One(piece),
             Gathered::One(first) => {
@@ -207,7 +207,7 @@ impl Gathered {
         }
     }
 
-    fn into_bytes(self) -> Bytes {
+    pub(super) fn into_bytes(self) -> Bytes {
         match self {
             Gathered::Nothing => Bytes::new(),
             Gathered::One(piece) => piece,
@@ -217,7 +217,7 @@ impl Gathered {
 }
 
 /// The fields as slices of one allocation, names in lower case.
-fn fields(headers: &HeaderMap) -> Headers {
+pub(super) fn fields(headers: &HeaderMap) -> Headers {
     let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let mut text = BytesMut::with_capacity(size);
     for (name, value) in headers {
@@ -232,15 +232,14 @@ fn fields(headers: &HeaderMap) -> Headers {
     Headers(pairs.collect())
 }
 
-fn answer(response: Response, passage: &Passage) -> Answer {
-    let since_sent = |end: Option<tokio::time::Instant>| match (passage.written, end) {
-        (Some(sent), Some(end)) => end.saturating_duration_since(sent),
-        _ => std::time::Duration::ZERO,
-    };
+/// The response with the times of its passage; those that nobody noted are unknown.
+pub(super) fn answer(response: Response, passage: &Passage) -> Answer {
+    let since_sent =
+        |end: Option<tokio::time::Instant>| Some(end?.saturating_duration_since(passage.written?));
     Answer {
         response,
-        first_byte: Some(since_sent(passage.first_read)),
-        total: since_sent(passage.last_read),
+        first_byte: since_sent(passage.first_read),
+        total: since_sent(passage.last_read).unwrap_or_default(),
     }
 }
 

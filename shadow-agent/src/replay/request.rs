@@ -1,12 +1,12 @@
 //! Makes the request that one target is sent from the request that may be sent. Pure.
 //!
 //! What belongs to production's connection is left behind (RFC 9110, section 7.6.1): hop-by-hop fields, `Expect`, the
-//! framing of the body. Trailer fields are not sent: with a known length there is no place for them.
+//! framing of the body. Trailer fields are sent by HTTP/2 only: with a known length, HTTP/1.1 has no place for them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{Method, Request, Uri};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Uri, Version};
 use http_body_util::Full;
 
 use super::unsendable::Unsendable;
@@ -30,6 +30,16 @@ pub(super) struct Rewrite {
     host: HeaderValue,
     set: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
+}
+
+/// A request as it is sent by HTTP/2.
+#[derive(Debug)]
+pub(super) struct Http2Request {
+    /// Everything but body and trailers; `:scheme`, `:authority` and `:path` are in the URI.
+    pub(super) head: Request<()>,
+    pub(super) body: Bytes,
+    /// Not there when there are no fields.
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 impl Rewrite {
@@ -90,6 +100,34 @@ impl Rewrite {
         marks::put(&mut headers, request.id(), request.seen())?;
         *message.headers_mut() = headers;
         Ok(message)
+    }
+
+    /// The same request for HTTP/2 (RFC 9113, section 8.3.1): `Host` is `:authority`, no field belongs to the connection
+    /// (section 8.2.2, which leaves `TE: trailers`), the length is stated only where it was, and trailers are sent.
+    ///
+    /// # Errors
+    /// When HTTP/2 cannot express it.
+    pub(super) fn apply_http2(&self, request: &Sendable) -> Result<Http2Request, Unsendable> {
+        let (mut head, _) = self.apply(request)?.into_parts();
+        head.headers.remove(header::CONNECTION);
+        if !request.headers().contains("content-length") {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+        let host = head.headers.remove(header::HOST).unwrap_or_else(|| self.host.clone());
+        let authority = Authority::try_from(host.as_bytes())?;
+        if authority.as_str().contains('@') {
+            return Err(Unsendable::UserInfo);
+        }
+        let mut parts = head.uri.into_parts();
+        (parts.scheme, parts.authority) = (Some(Scheme::HTTP), Some(authority));
+        head.uri = Uri::from_parts(parts)?;
+        head.version = Version::HTTP_2;
+        let mut trailers = end_to_end(request.trailers())?;
+        for name in self.remove.iter().chain(&[header::CONNECTION, header::HOST, header::TE]) {
+            trailers.remove(name);
+        }
+        let trailers = if trailers.is_empty() { None } else { Some(trailers) };
+        Ok(Http2Request { head: Request::from_parts(head, ()), body: request.body().clone(), trailers })
     }
 
     fn target(&self, target: &Bytes) -> Result<Uri, Unsendable> {

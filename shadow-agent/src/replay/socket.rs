@@ -133,6 +133,15 @@ pub(super) fn usable_mark(mark: u32) -> Option<u32> {
     }
 }
 
+/// Told of all bytes that pass a socket.
+pub(super) trait Watch {
+    /// These were handed to the socket, at that time or a little later.
+    fn wrote(&self, bytes: &[u8], at: Instant);
+
+    /// These were read just now; none at the end of the stream.
+    fn read(&self, bytes: &[u8], at: Instant);
+}
+
 /// When the bytes of one exchange passed the socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Passage {
@@ -142,7 +151,7 @@ pub(super) struct Passage {
     pub(super) first_read: Option<Instant>,
     /// Anything was read last, the end of the stream included.
     pub(super) last_read: Option<Instant>,
-    /// Nothing but interim responses was read so far.
+    /// Nothing but interim responses of HTTP/1 was read so far.
     interim: bool,
 }
 
@@ -161,23 +170,24 @@ impl Stopwatch {
         *self.lock()
     }
 
-    fn wrote(&self, at: Instant) {
-        self.lock().written = Some(at);
-    }
-
-    fn read(&self, bytes: &[u8]) {
-        let now = Instant::now();
-        let mut passage = self.lock();
-        passage.last_read = Some(now);
-        if !bytes.is_empty() && (passage.first_read.is_none() || passage.interim) {
-            passage.first_read = Some(now);
-            passage.interim = is_interim(bytes);
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Passage> {
         // A panic elsewhere cannot leave times that are not times.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch for Stopwatch {
+    fn wrote(&self, _bytes: &[u8], at: Instant) {
+        self.lock().written = Some(at);
+    }
+
+    fn read(&self, bytes: &[u8], at: Instant) {
+        let mut passage = self.lock();
+        passage.last_read = Some(at);
+        if !bytes.is_empty() && (passage.first_read.is_none() || passage.interim) {
+            passage.first_read = Some(at);
+            passage.interim = is_interim(bytes);
+        }
     }
 }
 
@@ -196,20 +206,20 @@ fn is_interim(mut bytes: &[u8]) -> bool {
     }
 }
 
-/// A connection with a stopwatch.
+/// A connection that is watched.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct Socket<W> {
     link: Link,
-    stopwatch: Stopwatch,
+    watch: W,
 }
 
-impl Socket {
-    pub(super) fn new(link: Link, stopwatch: Stopwatch) -> Socket {
-        Socket { link, stopwatch }
+impl<W: Watch> Socket<W> {
+    pub(super) fn new(link: Link, watch: W) -> Socket<W> {
+        Socket { link, watch }
     }
 }
 
-impl AsyncRead for Socket {
+impl<W: Watch + Unpin> AsyncRead for Socket<W> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -217,17 +227,17 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.link.stream).poll_read(cx, buffer))?;
-        self.stopwatch.read(buffer.filled().get(before..).unwrap_or_default());
+        self.watch.read(buffer.filled().get(before..).unwrap_or_default(), Instant::now());
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Socket {
+impl<W: Watch + Unpin> AsyncWrite for Socket<W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // Before: while the call lasts, the answer may already arrive.
         let now = Instant::now();
         let written = ready!(Pin::new(&mut self.link.stream).poll_write(cx, bytes))?;
-        self.stopwatch.wrote(now);
+        self.watch.wrote(bytes.get(..written).unwrap_or_default(), now);
         Poll::Ready(Ok(written))
     }
 
@@ -238,7 +248,12 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let now = Instant::now();
         let written = ready!(Pin::new(&mut self.link.stream).poll_write_vectored(cx, bytes))?;
-        self.stopwatch.wrote(now);
+        let mut left = written;
+        for part in bytes {
+            let passed = part.len().min(left);
+            self.watch.wrote(part.get(..passed).unwrap_or_default(), now);
+            left -= passed;
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -278,12 +293,13 @@ mod tests {
     #[test]
     fn the_first_byte_is_that_of_the_final_response() {
         let stopwatch = Stopwatch::default();
-        stopwatch.read(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+        let now = Instant::now();
+        stopwatch.read(b"HTTP/1.1 103 Early Hints\r\n\r\n", now);
         assert!(stopwatch.passage().interim);
-        stopwatch.read(b"HTTP/1.1 200 OK\r\n");
+        stopwatch.read(b"HTTP/1.1 200 OK\r\n", now + Duration::from_millis(1));
         let first = stopwatch.passage();
         assert!(!first.interim);
-        stopwatch.read(b"HTTP/1.1 100 Continue\r\n\r\n");
+        stopwatch.read(b"HTTP/1.1 100 Continue\r\n\r\n", now + Duration::from_millis(2));
         assert_eq!(stopwatch.passage().first_read, first.first_read, "a body may look like anything");
     }
 

@@ -6,28 +6,34 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Version};
 use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use super::breaker::{Breaker, Pass};
 use super::connection::{Broken, Connection, Progress};
 use super::gate::Gate;
+use super::http2;
 use super::own::Registrar;
 use super::pool::Pool;
 use super::rate::Bucket;
 use super::request::Rewrite;
 use super::room::Room;
 use super::slots::Slots;
-use super::socket::{ConnectError, Connector};
+use super::socket::{ConnectError, Connector, Link};
+use super::unsendable::Unsendable;
 use super::{Outcome, ReplayError};
 use crate::config;
 use crate::exchange::{Answer, DropReason, FailReason};
 use crate::policy::mask::Sendable;
+
+mod shared;
 
 /// How long connecting may take at most, within the target's timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,6 +47,7 @@ pub(super) struct Target {
     rewrite: Rewrite,
     connector: Connector,
     pool: Pool<Box<Connection>>,
+    shared: Shared,
     slots: Slots,
     rate: Option<Bucket>,
     breaker: Breaker,
@@ -48,6 +55,17 @@ pub(super) struct Target {
     body_limit: usize,
     room: Room,
     gate: Arc<Gate>,
+}
+
+/// What requests of HTTP/2 have in common.
+#[derive(Debug)]
+struct Shared {
+    pool: http2::Pool<http2::Connection>,
+    /// Where the connections' own tasks run.
+    tasks: TaskTracker,
+    /// Whether it was said that the target does not speak HTTP/2.
+    complained: AtomicBool,
+    target: String,
 }
 
 /// Leave to send one request.
@@ -68,6 +86,7 @@ impl Target {
         body_limit: usize,
         room: Room,
         gate: Arc<Gate>,
+        tasks: TaskTracker,
     ) -> Result<Target, ReplayError> {
         let name = || config.name.clone();
         let connector = Connector::new(&config.url, mark, own).ok_or_else(|| ReplayError::url(config))?;
@@ -85,6 +104,12 @@ impl Target {
             rewrite: Rewrite::new(config)?,
             connector,
             pool: Pool::new(config.concurrency),
+            shared: Shared {
+                pool: http2::Pool::new(),
+                tasks,
+                complained: AtomicBool::new(false),
+                target: name(),
+            },
             slots: Slots::new(config.concurrency),
             rate: config.rate.map(|rate| Bucket::new(rate, now)),
             breaker: Breaker::new(now),
@@ -102,7 +127,11 @@ impl Target {
             Err(reason) => return Outcome::Dropped(reason),
         };
         let began = Instant::now();
-        let outcome = match self.exchange(request).await {
+        let ended = match request.version() {
+            Version::HTTP_2 => Box::pin(self.exchange_http2(request)).await,
+            _ => self.exchange(request).await,
+        };
+        let outcome = match ended {
             Ok(mut answer) => {
                 answer.response.body = self.room.hold(answer.response.body);
                 Outcome::Answered(answer)
@@ -127,11 +156,13 @@ impl Target {
     /// Closes idle connections that have expired or were closed by the target.
     pub(super) fn sweep(&self) {
         self.pool.sweep(Instant::now());
+        self.shared.pool.sweep(Instant::now());
     }
 
     /// Closes every idle connection, for good.
     pub(super) fn close(&self) {
         self.pool.close();
+        self.shared.pool.close();
     }
 
     async fn admit(&self, request: &Sendable) -> Result<Admission<'_>, DropReason> {
@@ -189,10 +220,7 @@ impl Target {
     }
 
     fn message(&self, request: &Sendable) -> Result<Request<Full<Bytes>>, Outcome> {
-        self.rewrite.apply(request).map_err(|error| {
-            tracing::debug!(exchange = %request.id(), %error, "a request cannot be sent to a target");
-            Outcome::Failed(FailReason::Request)
-        })
+        self.rewrite.apply(request).map_err(|error| unsendable(request, &error))
     }
 
     /// One exchange on one connection, which goes (back) to the pool when it ends well.
@@ -216,6 +244,11 @@ impl Target {
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Box<Connection>, Outcome> {
+        let link = self.link(deadline).await?;
+        Connection::open(link).await.map(Box::new).map_err(|_| Outcome::Failed(FailReason::Connect))
+    }
+
+    async fn link(&self, deadline: Instant) -> Result<Link, Outcome> {
         let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
         let connecting = timeout_at(deadline, self.connector.connect());
         let connected = tokio::select! {
@@ -224,9 +257,7 @@ impl Target {
             () = self.gate.aborting() => return Err(Outcome::Dropped(DropReason::Shutdown)),
         };
         match connected {
-            Ok(Ok(link)) => {
-                Connection::open(link).await.map(Box::new).map_err(|_| Outcome::Failed(FailReason::Connect))
-            }
+            Ok(Ok(link)) => Ok(link),
             Ok(Err(ConnectError::Target(error))) => {
                 tracing::debug!(%error, "a target cannot be connected to");
                 Err(Outcome::Failed(FailReason::Connect))
@@ -265,6 +296,11 @@ impl Outcome {
     }
 }
 
+fn unsendable(request: &Sendable, error: &Unsendable) -> Outcome {
+    tracing::debug!(exchange = %request.id(), %error, "a request cannot be sent to a target");
+    Outcome::Failed(FailReason::Request)
+}
+
 /// Whether a request that broke on a pooled connection may go out on a new one.
 ///
 /// One of which not a byte was sent has not been sent. One that was sent, and met nothing but the end of the connection,
@@ -279,7 +315,8 @@ fn may_resend(broken: Broken, method: &Method) -> bool {
 
 /// What a waiting request holds in memory, about.
 fn size(request: &Sendable) -> usize {
-    let fields: usize = request.headers().iter().map(|(name, value)| name.len() + value.len()).sum();
+    let fields = request.headers().iter().chain(request.trailers().iter());
+    let fields: usize = fields.map(|(name, value)| name.len() + value.len()).sum();
     request.target().len() + fields + request.body().len()
 }
 

@@ -12,6 +12,9 @@ use crate::policy::mask::Masker;
 use server::Server;
 
 mod answers;
+mod http2;
+mod http2_ends;
+mod http2_server;
 mod limits;
 mod own;
 mod server;
@@ -27,19 +30,30 @@ const SHORT: Duration = Duration::from_millis(100);
 
 /// A request that passed masking untouched.
 pub(super) fn sendable(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Arc<Sendable> {
+    sendable_by(Version::HTTP_11, method, target, headers, body)
+}
+
+/// The same, of a protocol version.
+pub(super) fn sendable_by(
+    version: Version,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Arc<Sendable> {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     let fields = headers.iter().map(|(name, value)| (bytes(name), bytes(value))).collect();
     let request = Request {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
         target: bytes(target),
-        version: Version::HTTP_11,
+        version,
         headers: Headers(fields),
         body: bytes(body),
         trailers: Headers(vec![(bytes("x-sum"), bytes("1"))]),
     };
     let response = Response {
         status: 200,
-        version: Version::HTTP_11,
+        version,
         headers: Headers::default(),
         body: Bytes::new(),
         trailers: Headers::default(),

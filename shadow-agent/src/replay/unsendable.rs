@@ -2,15 +2,19 @@
 
 use http::Method;
 use http::header::{InvalidHeaderName, InvalidHeaderValue, MaxSizeReached};
-use http::uri::InvalidUri;
+use http::uri::{InvalidUri, InvalidUriParts};
 
 /// Why a request cannot be expressed to the shadow.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unsendable {
-    #[error("its target is not a valid request target: {0}")]
+    #[error("its target or its host is not a valid one: {0}")]
     Target(#[from] InvalidUri),
     #[error("its target carries a fragment")]
     Fragment,
+    #[error("its target and its host make no URL: {0}")]
+    Url(#[from] InvalidUriParts),
+    #[error("its host carries user information")]
+    UserInfo,
     #[error("the method {0} needs a tunnel")]
     Method(Method),
     #[error("a field name is not valid: {0}")]

@@ -82,6 +82,7 @@ impl Masker {
             seen: exchange.times.started,
             method: request.method.clone(),
             target,
+            version: request.version,
             headers,
             body,
             trailers,

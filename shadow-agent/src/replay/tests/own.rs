@@ -127,6 +127,30 @@ async fn nothing_is_sent_on_a_connection_that_cannot_be_registered() {
     assert_eq!(server.requests(), [""; 0]);
 }
 
+#[tokio::test]
+async fn a_shared_connection_is_registered_once_and_until_it_is_closed() {
+    let book = Arc::new(Book::default());
+    let server = http2_server::Http2Server::answering(200, "ok").await;
+    let replayer = start_with(book.registrar(), target(server.port));
+    for _ in 0..3 {
+        assert_eq!(end(&replayer, http2::get2()).await, "200");
+        assert_eq!(book.counts(), (1, 1), "an idle connection stays registered");
+    }
+    replayer.shutdown(Duration::ZERO).await;
+    drop(replayer);
+    wait_for(&book, (0, 1)).await;
+}
+
+#[tokio::test]
+async fn dropping_the_replayer_unregisters_shared_connections_too() {
+    let book = Arc::new(Book::default());
+    let server = http2_server::Http2Server::answering(200, "ok").await;
+    let replayer = start_with(book.registrar(), target(server.port));
+    assert_eq!(end(&replayer, http2::get2()).await, "200");
+    drop(replayer);
+    wait_for(&book, (0, 1)).await;
+}
+
 async fn wait_for(book: &Book, counts: (usize, usize)) {
     let reached = async {
         while book.counts() != counts {
