@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json_path::JsonPath;
 use thiserror::Error;
 
+use self::descriptors::Descriptors;
 use self::weigh::{Findings, Other, Sort, ValueType, Weight};
 use crate::config;
 use crate::exchange::{Request, Response, UncomparableReason};
@@ -16,7 +17,9 @@ use crate::ledger::Comparison;
 use crate::policy::mask::{Kept, Masker};
 
 mod body;
+pub mod descriptors;
 pub mod endpoint;
+mod grpc;
 mod headers;
 mod ids;
 mod json;
@@ -24,6 +27,7 @@ mod number;
 mod place;
 mod weigh;
 
+pub use grpc::http_status;
 pub use weigh::MAX_DIFFERENCES;
 
 /// Why comparison rules cannot be built from their configuration.
@@ -72,7 +76,8 @@ pub enum DifferenceKind {
 /// One difference, of a shape that is stable from request to request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Where: `status`, `header:content-type`, `body`, `body:line`, `body:$.items[*].price`. Holds no value of the body.
+    /// Where: `status`, `grpc-status`, `grpc-message`, `header:content-type`, `body`, `body:line`,
+    /// `body:$.items[*].price`. Holds no value of the body.
     pub place: String,
     /// What kind.
     pub kind: DifferenceKind,
@@ -123,7 +128,12 @@ pub struct Judgement {
 }
 
 /// The place of a difference in the status.
-pub(crate) const PLACE_STATUS: &str = "status";
+const PLACE_STATUS: &str = "status";
+
+/// Whether a difference in this place says that another kind of answer was given, and not only another answer.
+pub(crate) fn is_status(place: &str) -> bool {
+    [PLACE_STATUS, grpc::PLACE_STATUS].contains(&place)
+}
 
 const STATUS: Sort<u16> = Sort { same: u16::eq, value_type: |_| ValueType::Number, silenced: false };
 
@@ -131,12 +141,13 @@ const STATUS: Sort<u16> = Sort { same: u16::eq, value_type: |_| ValueType::Numbe
 ///
 /// With P production, C candidate and B baseline, each place is weighed by itself, and the worst decides: P=C is no
 /// difference; P=B≠C and C without a baseline is a mismatch; B=C≠P is drift; where all three differ it is noise if the
-/// kinds of P≠C and P≠B and the types of C and B agree, and a mismatch otherwise. A status is never noise. An answer
-/// whose status is a mismatch is not compared further: everything else follows from that.
+/// kinds of P≠C and P≠B and the types of C and B agree, and a mismatch otherwise. A status is never noise, that of gRPC
+/// neither. An answer whose status is a mismatch is not compared further: everything else follows from that.
 #[derive(Debug)]
 pub struct Comparer {
     headers: Vec<String>,
     ignore: Vec<JsonPath>,
+    descriptors: Descriptors,
     masker: Arc<Masker>,
     body_limit: usize,
 }
@@ -159,7 +170,9 @@ impl Comparer {
             return Err(CompareError::Header { name: name.clone() });
         }
         let ignore = compare.ignore.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(Comparer { headers, ignore, masker, body_limit })
+        let descriptors =
+            compare.descriptors.as_ref().map(|file| file.descriptors.clone()).unwrap_or_default();
+        Ok(Comparer { headers, ignore, descriptors, masker, body_limit })
     }
 
     /// Judges a candidate's answer.
@@ -178,14 +191,12 @@ impl Comparer {
     fn judge_altered(&self, inputs: &Inputs<'_>, baseline: &Response) -> Judgement {
         let Inputs { request, production, candidate, .. } = *inputs;
         let judgement = self.compare(request, baseline, candidate, None, Findings::default());
-        if judgement.comparison != Comparison::Match || candidate.status == production.status {
+        if judgement.comparison != Comparison::Match {
             return judgement;
         }
-        let keep = |response: &Response| Some(self.masker.keep_status(response.status));
-        let (production, candidate) = (keep(production), keep(candidate));
-        let status =
-            Difference { place: PLACE_STATUS.to_owned(), kind: DifferenceKind::Value, production, candidate };
-        Judgement { comparison: Comparison::Drift, differences: vec![status] }
+        let mut findings = Findings::default();
+        self.statuses(production, candidate, Some(candidate), &mut findings);
+        concluded(findings, Ok(()))
     }
 
     /// Judges the baseline's own answer: P=B match; B=C≠P drift; everything else noise.
@@ -206,24 +217,40 @@ impl Comparer {
         other: Option<&Response>,
         mut findings: Findings,
     ) -> Judgement {
-        let other_status = other.map_or(Other::Silent, |other| Other::Says(Some(other.status)));
-        if let Some(found) = STATUS.weigh(Some(&production.status), Some(&judged.status), &other_status) {
-            let keep = |response: &Response| Some(self.masker.keep_status(response.status));
-            findings.add(found, || PLACE_STATUS.to_owned(), || (keep(production), keep(judged)));
-            if found.1 == Weight::Mismatch {
-                return concluded(findings, Ok(()));
-            }
+        if self.statuses(production, judged, other, &mut findings) == Some(Weight::Mismatch) {
+            return concluded(findings, Ok(()));
         }
+        grpc::compare_message(production, judged, other, &self.masker, &mut findings);
         for name in &self.headers {
             headers::compare(name, production, judged, other, &self.masker, &mut findings);
         }
         let rules = body::Rules { ignore: &self.ignore, masker: &self.masker, limit: self.body_limit };
         let body = if request.method == Method::HEAD {
             Ok(())
+        } else if grpc::is_grpc(production) && grpc::is_grpc(judged) {
+            let answer = self.descriptors.answer(request.path());
+            rules.compare_messages(production, judged, other, answer, &mut findings)
         } else {
             rules.compare(production, judged, other, &mut findings)
         };
         concluded(findings, body)
+    }
+
+    /// Enters a difference in the status, or else in that of gRPC; gives its weight for the answer that is judged.
+    fn statuses(
+        &self,
+        production: &Response,
+        judged: &Response,
+        other: Option<&Response>,
+        findings: &mut Findings,
+    ) -> Option<Weight> {
+        let other_status = other.map_or(Other::Silent, |other| Other::Says(Some(other.status)));
+        let Some(found) = STATUS.weigh(Some(&production.status), Some(&judged.status), &other_status) else {
+            return grpc::compare_status(production, judged, other, &self.masker, findings);
+        };
+        let keep = |response: &Response| Some(self.masker.keep_status(response.status));
+        findings.add(found, || PLACE_STATUS.to_owned(), || (keep(production), keep(judged)));
+        Some(found.1)
     }
 }
 

@@ -13,6 +13,8 @@ use http::Method;
 use ipnet::IpNet;
 use shadow_ebpf::abi;
 
+use crate::compare::descriptors::Descriptors;
+
 pub mod advice;
 pub mod check;
 mod error;
@@ -290,10 +292,21 @@ pub struct Compare {
     pub headers: Vec<String>,
     /// JSON paths (RFC 9535) never compared.
     pub ignore: Vec<String>,
+    /// What gRPC messages are decoded by; without it they are compared by their bytes.
+    pub descriptors: Option<DescriptorFile>,
     /// Endpoints by pattern; the rest are learned.
     pub endpoints: Vec<EndpointRule>,
     /// Endpoints told apart at most; the rest share one.
     pub max_endpoints: usize,
+}
+
+/// A descriptor set, and the file that it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescriptorFile {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// What was in it.
+    pub descriptors: Descriptors,
 }
 
 /// One configured endpoint.
@@ -427,6 +440,7 @@ impl Default for Compare {
         Compare {
             headers: ["content-type", "cache-control", "location", "set-cookie"].map(str::to_owned).into(),
             ignore: Vec::new(),
+            descriptors: None,
             endpoints: Vec::new(),
             max_endpoints: 256,
         }

@@ -47,6 +47,18 @@ enum Coding {
     Zstd,
 }
 
+impl Coding {
+    fn named(name: String) -> Result<Coding, DecodeError> {
+        match name.as_str() {
+            "gzip" | "x-gzip" => Ok(Coding::Gzip),
+            "deflate" => Ok(Coding::Deflate),
+            "br" => Ok(Coding::Brotli),
+            "zstd" => Ok(Coding::Zstd),
+            _ => Err(DecodeError::Unknown(name)),
+        }
+    }
+}
+
 /// The body without its content codings (RFC 9110, section 8.4), at most `limit` bytes at every step.
 ///
 /// An empty body stays empty whatever its headers say (the answer to HEAD has them, too).
@@ -60,6 +72,16 @@ pub fn decode(headers: &Headers, body: &Bytes, limit: usize) -> Result<Bytes, De
             body = undo(coding, &body, limit)?;
         }
     }
+    if body.len() > limit { Err(DecodeError::TooLarge(limit)) } else { Ok(body) }
+}
+
+/// Bytes without the one coding of that name, whatever its case, at most `limit` of them; `identity` is none.
+///
+/// # Errors
+/// When the coding is unknown, the bytes are broken, or the result is larger than `limit`.
+pub fn decode_one(coding: &str, body: &Bytes, limit: usize) -> Result<Bytes, DecodeError> {
+    let name = coding.trim().to_ascii_lowercase();
+    let body = if name == "identity" { body.clone() } else { undo(Coding::named(name)?, body, limit)? };
     if body.len() > limit { Err(DecodeError::TooLarge(limit)) } else { Ok(body) }
 }
 
@@ -98,15 +120,7 @@ fn names(headers: &Headers) -> impl Iterator<Item = String> + '_ {
 }
 
 fn codings(headers: &Headers) -> Result<Vec<Coding>, DecodeError> {
-    let codings: Vec<Coding> = names(headers)
-        .map(|name| match name.as_str() {
-            "gzip" | "x-gzip" => Ok(Coding::Gzip),
-            "deflate" => Ok(Coding::Deflate),
-            "br" => Ok(Coding::Brotli),
-            "zstd" => Ok(Coding::Zstd),
-            _ => Err(DecodeError::Unknown(name)),
-        })
-        .collect::<Result<_, _>>()?;
+    let codings: Vec<Coding> = names(headers).map(Coding::named).collect::<Result<_, _>>()?;
     if codings.len() > MAX_CODINGS { Err(DecodeError::TooMany(codings.len())) } else { Ok(codings) }
 }
 

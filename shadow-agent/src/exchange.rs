@@ -415,6 +415,8 @@ reasons! {
         Encoding = "encoding",
         /// A decoded body is larger than the cap.
         TooLarge = "too_large",
+        /// A gRPC body is not a sequence of whole messages.
+        Framing = "framing",
         /// The baseline did not answer, so a difference cannot be told from noise.
         NoBaseline = "no_baseline",
     }

@@ -48,7 +48,7 @@ pub struct Observation {
     pub time: Timestamp,
     /// The request target as people may see it.
     pub target: Kept<String>,
-    /// Production's status.
+    /// Production's status; of gRPC, what its own status stands for ([`crate::compare::http_status`]).
     pub production_status: u16,
     /// From the last byte of production's request to the first of its response, on the wire.
     pub production_first_byte: Duration,
@@ -61,7 +61,7 @@ pub struct Observation {
 pub struct TargetObservation {
     /// What the ledger was told.
     pub outcome: TargetOutcome,
-    /// The status answered.
+    /// The status answered, likewise.
     pub status: Option<u16>,
     /// The time to the first byte of the answer; for `Failed(Timeout)` the timeout that cut it off.
     pub first_byte: Option<Duration>,

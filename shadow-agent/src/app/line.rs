@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backlog::{Admitted, Receiver};
 use crate::compare::endpoint::Endpoints;
-use crate::compare::{BaselineInputs, Comparer, Inputs, Judgement};
+use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
 use crate::control::Control;
 use crate::exchange::{Exchange, FailReason, Response, Role, SkipReason, UncomparableReason};
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
@@ -131,7 +131,7 @@ impl Line {
                 let Judgement { comparison, differences } = judged(target.role, &answered.response);
                 TargetObservation {
                     outcome: TargetOutcome::Answered(comparison),
-                    status: Some(answered.response.status),
+                    status: Some(compare::http_status(&answered.response)),
                     first_byte: answered.first_byte,
                     differences,
                 }
@@ -155,7 +155,7 @@ impl Line {
             connection: exchange.connection,
             time: exchange.times.response_done,
             target: self.masker.keep_target(&exchange.request),
-            production_status: exchange.response.status,
+            production_status: compare::http_status(&exchange.response),
             production_first_byte: exchange.times.response_started.since(exchange.times.request_done),
             targets: ends.collect(),
         }

@@ -5,10 +5,11 @@ use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::json::{self, Ignored};
+use super::place;
 use super::weigh::{Findings, Other, Sort, ValueType};
 use crate::content::{self, DecodeError};
 use crate::exchange::{Response, UncomparableReason};
-use crate::policy::mask::{Kept, Masker};
+use crate::policy::mask::{Kept, Masker, Step};
 
 /// A body as a whole, when no structure can be compared. An empty one counts as missing.
 struct Whole<'a> {
@@ -69,13 +70,8 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn decode(&self, response: &Response) -> Result<Bytes, UncomparableReason> {
-        content::decode(&response.headers, &response.body, self.limit).map_err(|error| match error {
-            DecodeError::TooLarge(_) => UncomparableReason::TooLarge,
-            DecodeError::Unknown(_) | DecodeError::Broken(_) | DecodeError::TooMany(_) => {
-                UncomparableReason::Encoding
-            }
-        })
+    pub(super) fn decode(&self, response: &Response) -> Result<Bytes, UncomparableReason> {
+        content::decode(&response.headers, &response.body, self.limit).map_err(UncomparableReason::from)
     }
 
     fn decoded(
@@ -99,12 +95,27 @@ impl Rules<'_> {
         let [Some(our_document), Some(their_document), other_document] = &documents else {
             return self.wholes([ours, theirs], other, documents.each_ref().map(Option::as_ref), findings);
         };
+        let other = other.map_or(Other::Silent, |_| Other::Says(other_document.as_ref()));
+        self.documents([our_document, their_document], other, place::of_json, findings);
+    }
+
+    /// Enters the differences of two documents.
+    pub(super) fn documents(
+        &self,
+        [ours, theirs]: [&Value; 2],
+        other: Other<&Value>,
+        place: fn(&[Step<'_>]) -> String,
+        findings: &mut Findings,
+    ) {
         let mut ignored = Ignored::default();
-        for document in documents.iter().flatten() {
+        let third = match &other {
+            Other::Says(document) => *document,
+            Other::Silent => None,
+        };
+        for document in [ours, theirs].into_iter().chain(third) {
             ignored.find(self.ignore, document);
         }
-        let other = other.map_or(Other::Silent, |_| Other::Says(other_document.as_ref()));
-        json::compare(our_document, their_document, other, &ignored, self.masker, findings);
+        json::compare(ours, theirs, other, &ignored, self.masker, place, findings);
     }
 
     fn lines(&self, ours: &[u8], theirs: &[u8], other: Option<&Bytes>, findings: &mut Findings) {
@@ -156,6 +167,17 @@ impl Rules<'_> {
                 || "body".to_owned(),
                 || (ours.as_ref().map(keep), theirs.as_ref().map(keep)),
             );
+        }
+    }
+}
+
+impl From<DecodeError> for UncomparableReason {
+    fn from(error: DecodeError) -> UncomparableReason {
+        match error {
+            DecodeError::TooLarge(_) => UncomparableReason::TooLarge,
+            DecodeError::Unknown(_) | DecodeError::Broken(_) | DecodeError::TooMany(_) => {
+                UncomparableReason::Encoding
+            }
         }
     }
 }

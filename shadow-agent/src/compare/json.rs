@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
+use super::number;
 use super::weigh::{Findings, Other, Sort, ValueType};
-use super::{number, place};
 use crate::policy::mask::{Document, Masker, Step};
 
 /// The values of documents that are ignored, by their address.
@@ -75,18 +75,20 @@ fn same_if_there(one: Option<&Value>, other: Option<&Value>, ignored: &Ignored) 
     }
 }
 
-/// Enters the differences of two documents, as the answers give them.
+/// Enters the differences of two documents, as the answers give them; `place` names the place of a location.
 pub(super) fn compare<'a>(
     production: &'a Value,
     judged: &'a Value,
     other: Other<&'a Value>,
     ignored: &'a Ignored,
     masker: &'a Masker,
+    place: fn(&[Step<'_>]) -> String,
     findings: &mut Findings,
 ) {
     let mut comparison = Comparison {
         ignored,
         masker,
+        place,
         roots: (production, judged),
         documents: (OnceCell::new(), OnceCell::new()),
         path: Vec::new(),
@@ -98,6 +100,7 @@ pub(super) fn compare<'a>(
 struct Comparison<'a, 'f> {
     ignored: &'a Ignored,
     masker: &'a Masker,
+    place: fn(&[Step<'_>]) -> String,
     roots: (&'a Value, &'a Value),
     /// Prepared when the first value is shown; most comparisons show none.
     documents: (OnceCell<Document<'a>>, OnceCell<Document<'a>>),
@@ -145,7 +148,7 @@ impl<'a> Comparison<'a, '_> {
             &other.map(|value| Some(node(value))),
         );
         let Some(found) = found else { return };
-        let (masker, path) = (self.masker, &self.path);
+        let (masker, path, place) = (self.masker, &self.path, self.place);
         let ours = self.documents.0.get_or_init(|| masker.document(self.roots.0));
         let theirs = self.documents.1.get_or_init(|| masker.document(self.roots.1));
         let masked_at = || ours.masked_at(path).into_iter().chain(theirs.masked_at(path)).min();
@@ -155,7 +158,7 @@ impl<'a> Comparison<'a, '_> {
         };
         self.findings.add(
             found,
-            || place::of_json(masked_at().and_then(|steps| path.get(..steps)).unwrap_or(path)),
+            || place(masked_at().and_then(|steps| path.get(..steps)).unwrap_or(path)),
             || (production.map(|_| keep(ours)), judged.map(|_| keep(theirs))),
         );
     }

@@ -11,7 +11,19 @@ const MAX_KEY: usize = 48;
 
 /// The place of a location: `body:$.items[*].price`. Names that look like ids or personal data are `*`.
 pub(super) fn of_json(path: &[Step<'_>]) -> String {
-    let mut place = "body:$".to_owned();
+    of("body:$".to_owned(), path)
+}
+
+/// The place of a location in the messages of a gRPC body: `body:$[0].items[*].price`. The first message is named,
+/// because most calls have no other.
+pub(super) fn of_message(path: &[Step<'_>]) -> String {
+    match path {
+        [Step::Index(0), rest @ ..] => of("body:$[0]".to_owned(), rest),
+        path => of_json(path),
+    }
+}
+
+fn of(mut place: String, path: &[Step<'_>]) -> String {
     for step in path {
         match step {
             Step::Index(_) => place.push_str("[*]"),
@@ -72,6 +84,20 @@ mod tests {
         ];
         for (path, expected) in cases {
             assert_eq!(of_json(path), expected);
+        }
+    }
+
+    #[test]
+    fn the_first_message_of_a_call_is_named() {
+        use Step::{Index, Key};
+        let cases: [(&[Step<'_>], &str); 4] = [
+            (&[], "body:$"),
+            (&[Index(0)], "body:$[0]"),
+            (&[Index(0), Key("items"), Index(0), Key("42")], "body:$[0].items[*].*"),
+            (&[Index(1), Key("price")], "body:$[*].price"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(of_message(path), expected);
         }
     }
 

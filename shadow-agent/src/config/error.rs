@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::compare::descriptors::DescriptorsError;
+
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
@@ -332,6 +334,32 @@ pub enum Problem {
     /// The token file holds no usable token.
     #[error("`{0}` holds no token; write one line of 16 to 4096 visible characters into it")]
     TokenUnusable(String),
+    /// The descriptor file cannot be read.
+    #[error(
+        "`{path}` cannot be read ({problem}); give the file that `protoc --descriptor_set_out` has written"
+    )]
+    DescriptorsUnreadable {
+        /// The file.
+        path: String,
+        /// What the system said.
+        problem: String,
+    },
+    /// The descriptor file is larger than a descriptor set can be.
+    #[error("`{path}` is larger than {most}; is it the right file?")]
+    DescriptorsTooLarge {
+        /// The file.
+        path: String,
+        /// The bound.
+        most: String,
+    },
+    /// The descriptor file holds nothing that messages can be decoded by.
+    #[error("`{path}` {error}")]
+    Descriptors {
+        /// The file.
+        path: String,
+        /// What is wrong with it, and the remedy.
+        error: DescriptorsError,
+    },
     /// A bound of which no shard's part can hold what another bound allows.
     #[error(
         "`{value}` leaves too little for {other_key} ({other}) in every shard; raise it to {least} or lower the other"

@@ -169,6 +169,7 @@ raw! {
     Compare {
         headers: Option<Vec<Text>>,
         ignore: Option<Vec<Text>>,
+        descriptors: Option<Text>,
         tolerance: Option<NotYet>,
         unordered: Option<NotYet>,
         endpoints: Option<Vec<Endpoint>>,

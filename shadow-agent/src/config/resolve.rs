@@ -10,6 +10,7 @@ use super::overlay::Overrides;
 use super::{Admin, Config, ConfigError, Limits, Place, Problem, Share, Source, Verdict, units};
 
 mod capture;
+mod descriptors;
 mod replay;
 mod rules;
 

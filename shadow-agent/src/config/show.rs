@@ -92,6 +92,7 @@ fn raw(config: &Config) -> Raw {
         compare: file::Compare {
             headers: all(&config.compare.headers),
             ignore: all(&config.compare.ignore),
+            descriptors: config.compare.descriptors.as_ref().map(|file| text(file.path.display())),
             endpoints: Some(
                 config.compare.endpoints.iter().map(|rule| endpoint(&rule.path, rule.mismatch)).collect(),
             ),

@@ -76,6 +76,17 @@ fn every_coding_is_undone() {
 }
 
 #[test]
+fn one_coding_is_undone_by_its_name_and_within_the_limit() {
+    let one = |name: &str, body: &[u8], limit| decode_one(name, &Bytes::copy_from_slice(body), limit);
+    for (name, body) in [("gzip", gzip(TEXT)), (" Deflate", zlib(TEXT)), ("identity", TEXT.to_vec())] {
+        assert_eq!(one(name, &body, TEXT.len()).as_deref(), Ok(TEXT), "{name}");
+        assert_eq!(one(name, &body, TEXT.len() - 1), Err(DecodeError::TooLarge(TEXT.len() - 1)), "{name}");
+    }
+    assert_eq!(one("gzip, gzip", TEXT, LIMIT), Err(DecodeError::Unknown("gzip, gzip".to_owned())));
+    assert_eq!(one("gzip", TEXT, LIMIT), Err(DecodeError::Broken("gzip")));
+}
+
+#[test]
 fn what_cannot_be_decoded_says_why() {
     let mut corrupt = TEXT_ZSTD.to_vec();
     *corrupt.last_mut().unwrap() ^= 1;

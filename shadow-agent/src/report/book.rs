@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::differences::{Class, Groups};
 use super::distribution::{Distribution, LONGEST};
 use super::{Observation, TargetObservation};
-use crate::compare::PLACE_STATUS;
+use crate::compare::is_status;
 use crate::exchange::{DropReason, FailReason, Timestamp, UncomparableReason};
 use crate::ledger::{Comparison, Tally, TargetOutcome};
 
@@ -160,8 +160,12 @@ impl TargetBook {
     ///
     /// A request altered by masking is none of them: nothing that the target does leads to that.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let uncomparable =
-            [UncomparableReason::NoBaseline, UncomparableReason::Encoding, UncomparableReason::TooLarge];
+        let uncomparable = [
+            UncomparableReason::NoBaseline,
+            UncomparableReason::Encoding,
+            UncomparableReason::Framing,
+            UncomparableReason::TooLarge,
+        ];
         let uncomparable =
             uncomparable.map(|reason| (reason.as_str(), at(&self.uncomparable, reason as usize)));
         let failed = FailReason::BodyTooLarge;
@@ -190,7 +194,7 @@ impl TargetBook {
                     Comparison::Noise => self.noise += 1,
                     Comparison::Drift => {
                         self.drift += 1;
-                        let status = observed.differences.iter().any(|one| one.place == PLACE_STATUS);
+                        let status = observed.differences.iter().any(|one| is_status(&one.place));
                         self.astray += u64::from(status);
                     }
                     Comparison::Uncomparable(reason) => count(&mut self.uncomparable, reason as usize),
@@ -309,6 +313,28 @@ mod tests {
         book.record(Observation { targets: targets(), production_status: 500, ..observation("/a", 1) }, None);
         book.record(Observation { targets: targets(), ..observation("/a", 2) }, None);
         assert_eq!((book.targets[0].errors.target, book.targets[0].errors.only_target), (2, 1));
+    }
+
+    #[test]
+    fn shadows_that_both_refuse_have_shown_nothing_be_it_by_http_or_by_grpc() {
+        use crate::compare::{Difference, DifferenceKind};
+
+        for (place, telling) in [("status", 0), ("grpc-status", 0), ("grpc-message", 1), ("body:$[0]", 1)] {
+            let mut book = TargetBook::new();
+            let mut drift = answered(Comparison::Drift, 401);
+            let (place, kind) = (place.to_owned(), DifferenceKind::Value);
+            drift.differences = vec![Difference { place, kind, production: None, candidate: None }];
+            book.record(drift, &observation("/a", 1));
+            assert_eq!((book.drift, book.telling()), (1, telling));
+        }
+    }
+
+    #[test]
+    fn what_is_not_made_of_whole_messages_may_hide_a_mismatch() {
+        let mut book = TargetBook::new();
+        let broken = Comparison::Uncomparable(UncomparableReason::Framing);
+        book.record(answered(broken, 200), &observation("/a", 1));
+        assert_eq!(book.unknown().collect::<Vec<_>>(), [("framing", 1)]);
     }
 
     #[test]

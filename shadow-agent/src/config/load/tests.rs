@@ -333,6 +333,41 @@ fn a_token_lets_the_admin_api_off_loopback() {
 }
 
 #[test]
+fn a_descriptor_set_is_read_and_shown_by_its_path() {
+    use prost_reflect::prost::Message;
+
+    let good = Scratch::new("");
+    std::fs::write(&good.0, crate::compare::descriptors::tests::set().encode_to_vec()).unwrap();
+    let path = good.0.display().to_string();
+    let config = ok(&third(&format!("compare: {{ descriptors: {path} }}")));
+    assert_eq!(config.compare.descriptors.as_ref().unwrap().path, good.0);
+    let shown = show::yaml(&config).unwrap();
+    assert!(shown.contains(&path), "{shown}");
+    assert_eq!(ok(&shown), config);
+
+    let bad = Scratch::new("syntax = \"proto3\";");
+    let empty = Scratch::new("");
+    for (path, expected) in [
+        (
+            "/nowhere/api.pb",
+            "`/nowhere/api.pb` cannot be read (No such file or directory (os error 2)); give the file that `protoc --descriptor_set_out` has written",
+        ),
+        (bad.0.to_str().unwrap(), "is no descriptor set ("),
+        (
+            empty.0.to_str().unwrap(),
+            "names no method of any service; write it from the files that define the services",
+        ),
+        ("\"\"", "the value is empty"),
+    ] {
+        let refused = load_from(&third(&format!("compare: {{ descriptors: {path} }}")), &[], "").unwrap_err();
+        assert!(
+            refused.starts_with("line 3 of F: compare.descriptors: ") && refused.contains(expected),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn what_is_shown_is_read_back_and_holds_no_secret() {
     let mut config = ok(EVERY_KEY);
     let shown = show::yaml(&config).unwrap();

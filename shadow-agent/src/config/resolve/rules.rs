@@ -8,7 +8,7 @@ use super::super::file::{self, Text};
 use super::super::{
     Compare, ConfigError, EndpointRule, Mask, MaskRules, Problem, Select, SelectRule, Share, units,
 };
-use super::{at_most, count, list, not_yet, parse, read, wrong};
+use super::{at_most, count, descriptors, list, not_yet, parse, read, wrong};
 
 const MAX_METHODS: usize = 32;
 const MAX_RULES: usize = 256;
@@ -128,6 +128,9 @@ pub(super) fn compare(raw: &file::Compare, default: Compare) -> Result<Compare, 
     Ok(Compare {
         headers: names("compare.headers", raw.headers.as_deref(), default.headers, header_name)?,
         ignore: names("compare.ignore", raw.ignore.as_deref(), default.ignore, json_path)?,
+        descriptors: read("compare.descriptors", raw.descriptors.as_ref(), default.descriptors, |path| {
+            descriptors::load(path).map(Some)
+        })?,
         endpoints: endpoints?,
         max_endpoints: read(
             "compare.max_endpoints",

@@ -50,6 +50,20 @@ fn the_first_reason_in_order_decides() {
 }
 
 #[test]
+fn grpc_is_replayed_where_its_method_is_and_is_no_event_stream() {
+    let call = "POST /shop.Shop/Find\ncontent-type: application/grpc\nte: trailers";
+    let answer = "200\ncontent-type: application/grpc";
+    check(&selector(&[], Credentials::Skip), call, answer, Err(SkipReason::Method));
+    let select = Select { methods: ["POST".to_owned()].into(), ..Select::default() };
+    let with_post = Selector::new(&select, Credentials::Skip).unwrap();
+    check(&with_post, call, answer, Ok(()));
+    check(&with_post, &call.replace("Shop/Find", "Auth/Logout"), answer, Err(SkipReason::Rule));
+    let mut secret = exchange(call, answer);
+    secret.request.trailers = exchange("GET /\nx-api-key: 1", "200").request.headers;
+    assert_eq!(with_post.decide(&secret), Err(SkipReason::Credentials));
+}
+
+#[test]
 fn credentials_are_no_reason_once_decided_on() {
     for credentials in [Credentials::Forward, Credentials::Strip] {
         check(&selector(&[], credentials), "GET /a?token=1\ncookie: a=b", "200", Ok(()));

@@ -136,3 +136,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn trailers_are_masked_like_headers() {
+    let mut exchange = exchange("POST /a\nx-user: bob", "200");
+    exchange.request.version = http::Version::HTTP_2;
+    exchange.request.trailers =
+        self::exchange("POST /\nx-sum: 1\nx-user: bob\nx-api-key: 2", "200").request.headers;
+    let masked = masker(rules(&["x-user"], &[], &[]), Credentials::Strip).sendable(&exchange).unwrap();
+    let trailers: Vec<_> = masked.trailers().iter().map(|(_, value)| value.as_ref()).collect();
+    assert_eq!((trailers, masked.altered()), (vec![&b"1"[..], b"masked"], true));
+    assert_eq!(masked.version(), http::Version::HTTP_2);
+}
+
+#[test]
+fn messages_of_grpc_cannot_be_masked_by_fields() {
+    let with_fields = masker(rules(&[], &["$..email"], &[]), Credentials::Forward);
+    for (kind, message) in [("grpc", "\u{1}a"), ("grpc+proto", ""), ("grpc+json", "{\"email\":\"bob\"}")] {
+        let length = char::from(u8::try_from(message.len()).unwrap());
+        let body = format!("\0\0\0\0{length}{message}");
+        let call = format!("POST /shop.Shop/Find\ncontent-type: application/{kind}\n\n{body}");
+        assert_eq!(
+            with_fields.sendable(&exchange(&call, "200")).unwrap_err(),
+            SkipReason::Unmaskable,
+            "{kind}"
+        );
+        assert!(Masker::default().sendable(&exchange(&call, "200")).is_ok(), "{kind}");
+    }
+    let without_message = exchange("POST /shop.Shop/Find\ncontent-type: application/grpc", "200");
+    assert!(with_fields.sendable(&without_message).is_ok());
+}
