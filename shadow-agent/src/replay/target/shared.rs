@@ -12,6 +12,7 @@ use crate::policy::mask::Sendable;
 use crate::replay::Outcome;
 use crate::replay::connection::Broken;
 use crate::replay::http2::{Connection, Lease, OpenError};
+use crate::replay::request::Http2Request;
 
 type Place<'a> = Lease<'a, Connection>;
 
@@ -22,8 +23,9 @@ impl Target {
     /// Like `exchange`, by HTTP/2.
     pub(super) async fn exchange_http2(&self, request: &Sendable) -> Result<Answer, Outcome> {
         let deadline = Instant::now() + self.timeout;
+        let message = self.message_http2(request)?;
         let (place, pooled) = self.lease(deadline, None).await?;
-        let broken = match self.attempt_http2(request, &place, deadline).await? {
+        let broken = match self.attempt_http2(message, &place, deadline).await? {
             Ok(answer) => return Ok(answer),
             Err(broken) => broken,
         };
@@ -42,19 +44,23 @@ impl Target {
         failed: &Place<'_>,
         deadline: Instant,
     ) -> Result<Answer, Outcome> {
+        let message = self.message_http2(request)?;
         let (place, _) = self.lease(deadline, Some(&failed.connection)).await?;
-        let answer = self.attempt_http2(request, &place, deadline).await?;
+        let answer = self.attempt_http2(message, &place, deadline).await?;
         answer.map_err(|broken| Outcome::Failed(broken.reason))
+    }
+
+    fn message_http2(&self, request: &Sendable) -> Result<Http2Request, Outcome> {
+        self.rewrite.apply_http2(request).map_err(|error| unsendable(request, &error))
     }
 
     /// One exchange on one connection.
     async fn attempt_http2(
         &self,
-        request: &Sendable,
+        message: Http2Request,
         place: &Place<'_>,
         deadline: Instant,
     ) -> Result<Result<Answer, Broken>, Outcome> {
-        let message = self.rewrite.apply_http2(request).map_err(|error| unsendable(request, &error))?;
         self.gate.check_switch().map_err(Outcome::Dropped)?;
         let began = Instant::now();
         let exchange = place.connection.exchange(message, self.body_limit);
