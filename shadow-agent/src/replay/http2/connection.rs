@@ -145,6 +145,7 @@ fn builder() -> Builder {
 
 /// Moves the bytes of a connection until it ends, nobody needs it any more, or the agent ends.
 async fn drive(driver: Driver, frames: Frames, gate: Arc<Gate>, end: CancellationToken) {
+    let _leaving = Leaving(frames);
     tokio::select! {
         biased;
         () = gate.aborting() => {}
@@ -156,7 +157,15 @@ async fn drive(driver: Driver, frames: Frames, gate: Arc<Gate>, end: Cancellatio
             }
         }
     }
-    frames.leave();
+}
+
+/// Takes a connection out of use when its task ends, however it ends.
+struct Leaving(Frames);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 /// Keeps the times of a stream as long as somebody may ask for them.

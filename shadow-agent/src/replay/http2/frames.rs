@@ -49,7 +49,7 @@ pub(super) enum Greeting {
     /// It has said nothing yet.
     #[default]
     Silent,
-    /// With SETTINGS, as it must.
+    /// With SETTINGS, as it must, and they are here whole.
     Http2,
     /// With something else.
     Foreign,
@@ -82,6 +82,8 @@ struct Frame {
     kind: u8,
     flags: u8,
     stream: u32,
+    /// The last byte of it has passed.
+    whole: bool,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +124,8 @@ impl Cursor {
     fn frame(&self) -> Frame {
         let [_, _, _, kind, flags, a, b, c, d] = self.header;
         // The first bit is reserved.
-        Frame { kind, flags, stream: u32::from_be_bytes([a, b, c, d]) & (u32::MAX >> 1) }
+        let stream = u32::from_be_bytes([a, b, c, d]) & (u32::MAX >> 1);
+        Frame { kind, flags, stream, whole: self.payload == 0 }
     }
 }
 
@@ -154,7 +157,11 @@ impl State {
         let State { received, streams, greeting, leaving, .. } = self;
         received.advance(bytes, |frame| {
             if *greeting == Greeting::Silent {
-                *greeting = if frame.kind == SETTINGS { Greeting::Http2 } else { Greeting::Foreign };
+                match frame.kind {
+                    SETTINGS if frame.whole => *greeting = Greeting::Http2,
+                    SETTINGS => {}
+                    _ => *greeting = Greeting::Foreign,
+                }
             }
             *leaving |= frame.kind == GOAWAY;
             let Some(stream) = streams.get_mut(&frame.stream) else { return };
@@ -296,6 +303,17 @@ mod tests {
         assert_eq!(frames.greeting(), Greeting::Silent);
         frames.read(b" 400 Bad Request\r\n\r\n", Instant::now());
         assert_eq!(frames.greeting(), Greeting::Foreign);
+    }
+
+    #[test]
+    fn settings_count_once_they_are_whole() {
+        let frames = Frames::default();
+        let settings = frame(SETTINGS, 0, 0, 6);
+        let (most, last) = settings.split_at(settings.len() - 1);
+        frames.read(most, Instant::now());
+        assert_eq!(frames.greeting(), Greeting::Silent);
+        frames.read(last, Instant::now());
+        assert_eq!(frames.greeting(), Greeting::Http2);
     }
 
     #[test]

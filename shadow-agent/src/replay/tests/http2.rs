@@ -162,7 +162,7 @@ async fn body_and_trailers_go_both_ways_with_another_server() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn requests_at_once_share_connections_up_to_the_limits_of_both_sides() {
     // (limit of the target, requests at once, connections)
     let cases =
@@ -296,7 +296,11 @@ async fn a_body_over_the_limit_fails_and_the_connection_stays() {
         (BODY_LIMIT, true, "200"),
         (BODY_LIMIT + 1, false, "failed: body_too_large"),
         (BODY_LIMIT + 1, true, "failed: body_too_large"),
+        (1 << 20, false, "failed: body_too_large"),
     ];
+    // More than the windows hold together, so that what is not read has to be given back.
+    let many = std::iter::repeat_n((1 << 20, false, "failed: body_too_large"), 20);
+    let cases = cases.into_iter().chain(many).chain([(1, false, "200")]);
     let server = Http2Server::start(Builder::new(), |mut call| async move {
         let asked = |name: &str| call.request.headers().get(name).unwrap().to_str().unwrap().to_owned();
         let (size, stated): (usize, bool) = (asked("x-size").parse().unwrap(), asked("x-stated") == "true");

@@ -199,6 +199,42 @@ async fn what_is_no_http2_is_malformed_or_closed() {
 }
 
 #[tokio::test]
+async fn a_target_that_does_not_speak_http2_is_named_in_the_log_once() {
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    let _logging = tracing::subscriber::set_default(subscriber.finish());
+    let port = saying(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), true).await;
+    let replayer = only(target(port));
+    for _ in 0..3 {
+        assert_eq!(end(&replayer, get2()).await, "failed: malformed");
+    }
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].contains("does not speak HTTP/2") && lines[0].contains(&format!("to-{port}")), "{text}");
+}
+
+#[tokio::test]
 async fn a_target_that_says_nothing_cannot_be_connected_to() {
     let port = saying(Vec::new(), false).await;
     let replayer = Arc::new(only(config::Target { timeout: SHORT, ..target(port) }));
