@@ -413,7 +413,7 @@ reasons! {
         MaskedRequest = "masked_request",
         /// A body cannot be decoded: broken or unknown content-encoding.
         Encoding = "encoding",
-        /// A decoded body is larger than the cap.
+        /// A decoded body is larger than the cap, or made of more gRPC messages than are compared.
         TooLarge = "too_large",
         /// A gRPC body is not a sequence of whole messages.
         Framing = "framing",
