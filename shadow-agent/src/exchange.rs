@@ -323,8 +323,8 @@ reasons! {
         BodyTooLarge = "body_too_large",
         /// The connection is TLS.
         Tls = "tls",
-        /// The connection is HTTP/2 with prior knowledge.
-        Http2 = "http2",
+        /// A header field of HTTP/2 refers to what was sent before capture began, or in a gap.
+        HeaderTable = "header_table",
         /// The connection changed protocol (101) or became a tunnel (CONNECT).
         Upgrade = "upgrade",
         /// The connection is not HTTP.

@@ -1,29 +1,28 @@
-//! HTTP/1: heads, framing of bodies, and pairing of requests with responses (RFC 9110, RFC 9112). Pure.
+//! HTTP/1 and HTTP/2: from ordered bytes to exchanges (RFC 9110, RFC 9112, RFC 9113). Pure.
 //!
 //! A [`Connection`] takes what `tcp` says about one connection and gives, for each exchange met on it, exactly one
 //! [`Event`]. It reads no clock and knows no packets. What it refuses to do is guess: an exchange of which anything is
 //! missing, or whose response may belong to another request, is lost with the reason, never given as whole.
+//!
+//! `connection` finds out which of the two is spoken, `h1` and `h2` read it.
 
 use std::time::Duration;
 
-use crate::exchange::{ConnectionId, Exchange, ExchangeId, Lost, SkipReason};
+use crate::exchange::{ConnectionId, Exchange, ExchangeId, Lost, LostReason, SkipReason};
 
-mod body;
 mod connection;
-mod head;
-mod open;
-mod requests;
-mod responses;
+mod h1;
+mod h2;
 mod sniff;
 #[cfg(test)]
 mod tests;
 
-pub use body::MAX_CHUNK_LINE;
 pub use connection::Connection;
-pub use head::{MAX_FIELDS, MAX_HEAD};
+pub use h1::{MAX_CHUNK_LINE, MAX_FIELDS, MAX_HEAD};
+pub use h2::{MAX_BLOCK, MAX_CONTINUATIONS, MAX_STREAMS, hpack};
 pub use sniff::direction;
 
-/// The most requests of one connection that wait for their responses; one more, and all of them are lost
+/// The most requests of one HTTP/1 connection that wait for their responses; one more, and all of them are lost
 /// ([`crate::exchange::LostReason::Evicted`]).
 pub const MAX_PIPELINED: usize = 256;
 
@@ -46,6 +45,15 @@ pub enum Event {
     Skipped(SkipReason),
     /// It should have been whole, and is not.
     Lost(Box<Lost>),
+}
+
+/// How an exchange ends that is not given whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is deliberately left alone.
+    Skipped(SkipReason),
+    /// It should have been whole.
+    Lost(LostReason),
 }
 
 /// What connections share: settings, numbers, and where their events go.

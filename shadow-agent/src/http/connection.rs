@@ -1,431 +1,203 @@
-//! One connection: the exchanges under way on it, and what gaps, ends and time do to them.
+//! One connection: finds out whether HTTP/1 or HTTP/2 is spoken on it, and hands on what happens to whom reads that.
 //!
-//! What bytes mean is read in `requests` and `responses`.
+//! HTTP/2 is known by the client's preface, by the SETTINGS that a server may send before it, and by an upgrade. On a
+//! connection that was met in the middle it takes evidence (`h2::evidence`), and nothing that only HTTP/1 says may have
+//! been seen; when the server then answers in HTTP/1, it was none.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-
-use super::body::{BodyReader, Step};
-use super::head::HeadBuffer;
-use super::open::{Fate, Open};
-use super::{Context, Event};
+use super::{Context, h1, h2};
 use crate::capture::Direction;
-use crate::exchange::{ConnectionId, Exchange, Lost, LostReason, SkipReason, Times, Timestamp};
-use crate::tcp::{self, Ending, Interest, Load, Peers};
+use crate::exchange::{ConnectionId, Timestamp};
+use crate::tcp::{Chunk, Event as Input, Interest, Load, Peers};
 
-/// What comes next from the client.
-#[derive(Debug)]
-pub(super) enum Requests {
-    /// The start of a request.
-    Boundary,
-    /// Anything; the start of a request has to be found.
-    Search,
-    /// The rest of a head. One that was found by searching counts only once it proves to be a head.
-    Head { tentative: bool },
-    /// The rest of a body.
-    Body(BodyReader),
-    /// Bytes for a tunnel, if the server agrees to it.
-    Tunnel,
-    /// Nothing that matters.
-    Over,
-}
-
-/// What comes next from the server.
-#[derive(Debug)]
-pub(super) enum Responses {
-    /// The start of a response.
-    Boundary,
-    /// The rest of a head.
-    Head,
-    /// The rest of a body.
-    Body(BodyReader),
-    /// Nothing that matters.
-    Over,
-}
-
-/// Where a request starts.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Start {
-    /// The offset of its first byte.
-    pub(super) offset: u64,
-    /// When that was captured.
-    pub(super) time: Timestamp,
-    /// What the client had received when it sent it.
-    pub(super) ack: Option<u64>,
-}
+/// The header of a SETTINGS frame, the last two bytes of its length aside (RFC 9113, section 6.5).
+const SETTINGS: [Option<u8>; 9] = [Some(0), None, None, Some(4), Some(0), Some(0), Some(0), Some(0), Some(0)];
 
 /// One connection as HTTP sees it.
 #[derive(Debug)]
-pub struct Connection {
-    pub(super) id: ConnectionId,
-    pub(super) client: SocketAddr,
-    pub(super) server: SocketAddr,
-    /// Exchanges under way, in the order of their requests.
-    pub(super) queue: VecDeque<Box<Open>>,
-    pub(super) requests: Requests,
-    pub(super) request_head: HeadBuffer,
-    pub(super) responses: Responses,
-    pub(super) response_head: HeadBuffer,
-    /// Whether the request under way is the last of the queue; if not, nobody wants it.
-    pub(super) attached: bool,
-    /// Where the request under way started.
-    pub(super) request_start: Start,
-    /// Where the client's stream stands, and what the client had received when it sent the last of it, if known.
-    pub(super) position: (u64, Option<u64>),
-    /// Up to where the client's stream may hold requests that nobody waits for a response to, but the client.
-    pub(super) outstanding: Option<(u64, Option<u64>)>,
-    /// When the response under way started.
-    pub(super) response_start: Timestamp,
-    /// Whether the response to the next request has to prove that it belongs to it.
-    pub(super) proof: bool,
-    /// Whether the client is known to speak HTTP/1.
-    pub(super) spoken: bool,
-    /// Whether nothing that follows matters.
-    dead: bool,
-    /// Bytes kept in the queue.
-    held: usize,
+pub struct Connection(Speaks);
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every connection is HTTP/1, and stays it")]
+enum Speaks {
+    Opening(Opening),
+    Http1(h1::Connection),
+    Http2(Box<h2::Connection>),
+}
+
+/// A connection that is met at its start, until its first bytes tell what is spoken on it.
+#[derive(Debug)]
+struct Opening {
+    id: ConnectionId,
+    peers: Peers,
+    /// So many bytes of the client's are the preface's.
+    asked: usize,
+    /// When the first of them was captured, and what the client had received.
+    started: (Timestamp, Option<u64>),
+    /// What the server sent, which may be the header of SETTINGS.
+    said: [u8; 9],
+    said_len: usize,
+    said_at: Timestamp,
+}
+
+enum Judgement {
+    Open,
+    Http1,
+    Http2,
 }
 
 impl Connection {
     /// A connection that was just met.
     #[must_use]
     pub fn new(id: ConnectionId, peers: &Peers) -> Connection {
-        Connection {
-            id,
-            client: peers.client,
-            server: peers.server,
-            queue: VecDeque::new(),
-            requests: if peers.joined { Requests::Search } else { Requests::Boundary },
-            request_head: HeadBuffer::default(),
-            responses: Responses::Boundary,
-            response_head: HeadBuffer::default(),
-            attached: false,
-            request_start: Start::default(),
-            position: (0, None),
-            outstanding: None,
-            response_start: Timestamp::default(),
-            proof: peers.joined,
-            spoken: false,
-            dead: false,
-            held: 0,
-        }
+        Connection(if peers.joined {
+            Speaks::Http1(h1::Connection::new(id, peers))
+        } else {
+            Speaks::Opening(Opening::new(id, *peers))
+        })
     }
 
     /// Takes what happened on the connection.
-    pub fn handle(&mut self, event: tcp::Event<'_>, cx: &mut Context<'_>) -> Interest {
-        if !self.dead {
-            match event {
-                tcp::Event::Data(chunk) => match chunk.direction {
-                    Direction::ToServer => {
-                        self.position = (chunk.offset + chunk.bytes.len() as u64, chunk.ack);
-                        self.client_data(&chunk, cx);
-                    }
-                    Direction::ToClient => {
-                        if self.outstanding.is_some_and(|(end, _)| chunk.ack >= Some(end)) {
-                            self.outstanding = None;
-                        }
-                        self.server_data(&chunk, cx);
-                    }
-                },
-                tcp::Event::Gap { direction: Direction::ToServer, length, time } => {
-                    self.position = (self.position.0 + length, None);
-                    self.client_gap(length, time, cx);
+    pub fn handle(&mut self, event: Input<'_>, cx: &mut Context<'_>) -> Interest {
+        if let Speaks::Opening(opening) = &mut self.0 {
+            let mut next = match opening.judge(&event) {
+                Judgement::Open => return Interest::Follow,
+                Judgement::Http1 => Speaks::Http1(h1::Connection::new(opening.id, &opening.peers)),
+                Judgement::Http2 => {
+                    let Peers { client, server, .. } = opening.peers;
+                    Speaks::Http2(Box::new(h2::Connection::new(opening.id, client, server)))
                 }
-                tcp::Event::Gap { direction: Direction::ToClient, length, time } => {
-                    self.server_gap(length, time, cx);
-                }
-                tcp::Event::End { direction: Direction::ToServer, .. } => self.client_end(cx),
-                tcp::Event::End { direction: Direction::ToClient, time } => self.server_end(time, cx),
-                tcp::Event::Over(ending) => self.over(ending, cx),
-                tcp::Event::Tick(now) => self.expire(now, cx),
-            }
+            };
+            opening.tell(&mut |event| next.handle(event, cx));
+            self.0 = next;
         }
-        if self.dead { Interest::Ignore } else { Interest::Follow }
+        if let Input::Data(chunk) = &event {
+            self.reconsider(chunk, cx);
+        }
+        let interest = self.0.handle(event, cx);
+        match event {
+            Input::Data(chunk) => self.upgrade(&chunk, cx).unwrap_or(interest),
+            _ => interest,
+        }
     }
 
     /// What is held at this moment: bytes allocated, and exchanges whose event is still to come.
     #[must_use]
     pub fn load(&self) -> Load {
-        let body = |body: &BodyReader| body.buffered();
-        let requests = if let Requests::Body(reader) = &self.requests { body(reader) } else { 0 };
-        let responses = if let Responses::Body(reader) = &self.responses { body(reader) } else { 0 };
-        let heads = self.request_head.buffered() + self.response_head.buffered();
-        Load {
-            buffered: self.held + requests + responses + heads,
-            open: self.queue.iter().filter(|open| !open.closed).count(),
+        match &self.0 {
+            Speaks::Opening(_) => Load::default(),
+            Speaks::Http1(connection) => connection.load(),
+            Speaks::Http2(connection) => connection.load(),
         }
     }
 
-    fn client_gap(&mut self, length: u64, time: Timestamp, cx: &mut Context<'_>) {
-        match &mut self.requests {
-            Requests::Search | Requests::Tunnel | Requests::Over => return,
-            Requests::Head { tentative: true } => {}
-            Requests::Boundary => {
-                // Nothing but (a part of) at least one request can be missing here.
-                *cx.seen += 1;
-                self.lose_unseen(LostReason::Gap, time, cx);
-                self.give_up_unproven(LostReason::Gap, cx);
+    /// Changes the mind about a connection that was met in the middle.
+    fn reconsider(&mut self, chunk: &Chunk<'_>, cx: &mut Context<'_>) {
+        let bytes = chunk.bytes;
+        match (&mut self.0, chunk.direction) {
+            (Speaks::Http1(http1), Direction::ToServer)
+                if http1.is_undecided() && h2::evidence(bytes) == Some(Direction::ToServer) =>
+            {
+                let (id, client, server) = http1.name();
+                let is_start = bytes.starts_with(h2::PREFACE);
+                let met = if is_start { h2::Connection::at_preface } else { h2::Connection::joined };
+                self.0 = Speaks::Http2(Box::new(met(id, client, server)));
             }
-            Requests::Head { tentative: false } => self.drop_request(LostReason::Gap, cx),
-            Requests::Body(body) => {
-                if let Some(step) = body.skip(length) {
-                    self.settle_request(Fate::Lost(LostReason::Gap), cx);
-                    if step == Step::Done {
-                        self.request_done(u64::MAX, time, cx);
-                    }
-                    return;
-                }
-                self.drop_request(LostReason::Gap, cx);
+            (Speaks::Http2(http2), Direction::ToClient)
+                if http2.is_doubtful() && bytes.starts_with(b"HTTP/1.") =>
+            {
+                http2.give_up(cx);
+                let (id, client, server) = http2.name();
+                let mut http1 = h1::Connection::new(id, &Peers { client, server, joined: true });
+                http1.resume_at(chunk.ack.unwrap_or_default());
+                self.0 = Speaks::Http1(http1);
             }
-        }
-        self.search();
-    }
-
-    fn server_gap(&mut self, length: u64, time: Timestamp, cx: &mut Context<'_>) {
-        match &mut self.responses {
-            Responses::Over => {}
-            Responses::Body(body) => match body.skip(length) {
-                Some(step) => {
-                    self.settle(0, Fate::Lost(LostReason::Gap), cx);
-                    if step == Step::Done {
-                        self.response_done(time, cx);
-                    }
-                }
-                None => self.lose_all(LostReason::Gap, cx),
-            },
-            Responses::Boundary | Responses::Head => self.lose_all(LostReason::Gap, cx),
+            _ => {}
         }
     }
 
-    fn client_end(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.requests, Requests::Head { .. } | Requests::Body(_)) {
-            self.drop_request(LostReason::Truncated, cx);
-            self.proof = true;
+    /// Goes on with HTTP/2 if that is what both sides have just agreed on.
+    fn upgrade(&mut self, chunk: &Chunk<'_>, cx: &mut Context<'_>) -> Option<Interest> {
+        let Speaks::Http1(http1) = &mut self.0 else { return None };
+        let upgrade = http1.take_upgrade()?;
+        let (id, client, server) = http1.name();
+        let read = chunk.bytes.len().saturating_sub(upgrade.unread);
+        let bytes = chunk.bytes.get(read..).unwrap_or_default();
+        let mut http2 = Box::new(h2::Connection::upgraded(id, client, server, upgrade));
+        if !bytes.is_empty() {
+            http2.handle(Input::Data(Chunk { bytes, offset: chunk.offset + read as u64, ..*chunk }), cx);
         }
-        self.requests = Requests::Over;
-        self.request_head.clear();
+        self.0 = Speaks::Http2(http2);
+        Some(Interest::Follow)
     }
+}
 
-    fn server_end(&mut self, time: Timestamp, cx: &mut Context<'_>) {
-        if matches!(&self.responses, Responses::Body(body) if body.ends_with_connection()) {
-            self.response_done(time, cx);
-        }
-        self.responses = Responses::Over;
-        self.response_head.clear();
-        // What has its response may still get the rest of its request; nothing else will be answered.
-        while self.queue.back().is_some_and(|open| !open.answered) {
-            self.settle(self.queue.len() - 1, Fate::Lost(LostReason::Truncated), cx);
-            self.queue.pop_back();
-            self.attached = false;
-        }
-        if self.queue.is_empty() {
-            self.requests = Requests::Over;
-            self.request_head.clear();
+impl Speaks {
+    fn handle(&mut self, event: Input<'_>, cx: &mut Context<'_>) -> Interest {
+        match self {
+            Speaks::Opening(_) => Interest::Follow,
+            Speaks::Http1(connection) => connection.handle(event, cx),
+            Speaks::Http2(connection) => connection.handle(event, cx),
         }
     }
+}
 
-    fn over(&mut self, ending: Ending, cx: &mut Context<'_>) {
-        let reason = match ending {
-            Ending::Closed => LostReason::Truncated,
-            Ending::Reset => LostReason::Reset,
-            Ending::Evicted => LostReason::Evicted,
-            Ending::Shutdown => LostReason::Shutdown,
-            Ending::SampledOut => LostReason::SampledOut,
-            Ending::Shed => LostReason::Shed,
-            Ending::Disabled => return self.skip_connection(SkipReason::Disabled, cx),
+impl Opening {
+    fn new(id: ConnectionId, peers: Peers) -> Opening {
+        let (started, said_at) = Default::default();
+        Opening { id, peers, asked: 0, started, said: [0; 9], said_len: 0, said_at }
+    }
+
+    /// Judges by what happens next, of which bytes are kept only while the question is open.
+    fn judge(&mut self, event: &Input<'_>) -> Judgement {
+        let chunk = match event {
+            Input::Tick(_) => return Judgement::Open,
+            Input::Data(chunk) => chunk,
+            _ => return Judgement::Http1,
         };
-        self.lose_all(reason, cx);
-        self.die();
-    }
-
-    fn expire(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        for index in 0..self.queue.len() {
-            let late = |started| now.since(started) >= cx.settings.exchange_timeout;
-            if self.queue.get(index).is_some_and(|open| late(open.times.started)) {
-                self.settle(index, Fate::Lost(LostReason::Timeout), cx);
+        match chunk.direction {
+            Direction::ToServer => {
+                let (_, expected) = h2::PREFACE.split_at(self.asked.min(h2::PREFACE.len()));
+                if chunk.bytes.starts_with(expected) {
+                    return Judgement::Http2;
+                }
+                if !expected.starts_with(chunk.bytes) {
+                    return Judgement::Http1;
+                }
+                if self.asked == 0 {
+                    self.started = (chunk.time, chunk.ack);
+                }
+                self.asked += chunk.bytes.len();
+            }
+            Direction::ToClient => {
+                let expected = SETTINGS.get(self.said_len..).unwrap_or_default();
+                if !expected.iter().zip(chunk.bytes).all(|(byte, said)| byte.is_none_or(|byte| byte == *said))
+                {
+                    return Judgement::Http1;
+                }
+                if chunk.bytes.len() >= expected.len() {
+                    return Judgement::Http2;
+                }
+                if self.said_len == 0 {
+                    self.said_at = chunk.time;
+                }
+                let place = self.said.get_mut(self.said_len..).unwrap_or_default();
+                place.iter_mut().zip(chunk.bytes).for_each(|(place, byte)| *place = *byte);
+                self.said_len += chunk.bytes.len();
             }
         }
+        Judgement::Open
     }
 
-    /// Leaves the whole connection alone from here on.
-    pub(super) fn skip_connection(&mut self, reason: SkipReason, cx: &mut Context<'_>) {
-        for index in 0..self.queue.len() {
-            self.settle(index, Fate::Skipped(reason), cx);
+    /// Tells what was kept.
+    fn tell(&self, take: &mut dyn FnMut(Input<'_>) -> Interest) {
+        let (time, ack) = self.started;
+        let asked = h2::PREFACE.get(..self.asked).unwrap_or_default();
+        let said = self.said.get(..self.said_len).unwrap_or_default();
+        let asked = Chunk { direction: Direction::ToServer, time, offset: 0, ack, bytes: asked };
+        let said =
+            Chunk { direction: Direction::ToClient, time: self.said_at, offset: 0, ack: None, bytes: said };
+        for chunk in [asked, said].into_iter().filter(|chunk| !chunk.bytes.is_empty()) {
+            take(Input::Data(chunk));
         }
-        self.die();
-    }
-
-    fn die(&mut self) {
-        self.dead = true;
-        self.queue = VecDeque::new();
-        self.requests = Requests::Over;
-        self.responses = Responses::Over;
-        self.request_head.clear();
-        self.response_head.clear();
-    }
-
-    /// Whether nothing that follows matters.
-    pub(super) fn is_dead(&self) -> bool {
-        self.dead
-    }
-
-    /// Starts an exchange with the request under way. While the order of pairs is lost, a request that was sent before
-    /// anything came back for what precedes it cannot be paired.
-    pub(super) fn open(&mut self, cx: &mut Context<'_>) {
-        *cx.seen += 1;
-        let start = self.request_start;
-        let sequential = |(_, ack): (u64, Option<u64>)| ack.is_some() && start.ack > ack;
-        if self.proof && self.outstanding.is_some_and(|before| !sequential(before)) {
-            self.lose_unseen(LostReason::Unpaired, start.time, cx);
-            self.attached = false;
-            return;
-        }
-        let proof = std::mem::take(&mut self.proof);
-        self.outstanding = None;
-        self.queue.push_back(Box::new(Open::new(cx.ids.exchange(), start.offset, start.time, proof)));
-        self.attached = true;
-    }
-
-    /// Gives the event of the exchange at that place of the queue, unless it was given, and drops what it holds.
-    pub(super) fn settle(&mut self, index: usize, fate: Fate, cx: &mut Context<'_>) {
-        let last = index + 1 == self.queue.len();
-        let Some(open) = self.queue.get_mut(index) else { return };
-        if open.closed {
-            return;
-        }
-        open.closed = true;
-        self.held -= std::mem::take(&mut open.cost);
-        let (request, response) = (open.request.take(), open.response.take());
-        (cx.emit)(match fate {
-            Fate::Skipped(reason) => Event::Skipped(reason),
-            Fate::Lost(reason) => Event::Lost(Box::new(Lost {
-                reason,
-                id: open.id,
-                connection: self.id,
-                client: self.client,
-                server: self.server,
-                request,
-                response,
-                times: open.times,
-            })),
-        });
-        if let (true, true, Requests::Body(body)) = (last, self.attached, &mut self.requests) {
-            body.discard();
-        }
-        if let (0, Responses::Body(body)) = (index, &mut self.responses) {
-            body.discard();
-        }
-    }
-
-    /// Gives the event of an exchange of which nothing is known but that it was there.
-    pub(super) fn lose_unseen(&mut self, reason: LostReason, started: Timestamp, cx: &mut Context<'_>) {
-        (cx.emit)(Event::Lost(Box::new(Lost {
-            reason,
-            id: cx.ids.exchange(),
-            connection: self.id,
-            client: self.client,
-            server: self.server,
-            request: None,
-            response: None,
-            times: Times { started, ..Times::default() },
-        })));
-    }
-
-    /// Gives the event of the exchange whose request is under way, if there is one.
-    pub(super) fn settle_request(&mut self, fate: Fate, cx: &mut Context<'_>) {
-        if self.attached {
-            self.settle(self.queue.len().saturating_sub(1), fate, cx);
-        }
-    }
-
-    /// Adds to the bytes kept for the exchange at that place.
-    pub(super) fn charge(&mut self, index: usize, bytes: usize) {
-        if let Some(open) = self.queue.get_mut(index)
-            && !open.closed
-        {
-            open.cost += bytes;
-            self.held += bytes;
-        }
-    }
-
-    /// Gives up the request under way; its response, if its head was seen, is still expected.
-    pub(super) fn drop_request(&mut self, reason: LostReason, cx: &mut Context<'_>) {
-        if !std::mem::take(&mut self.attached) {
-            return;
-        }
-        let index = self.queue.len().saturating_sub(1);
-        self.settle(index, Fate::Lost(reason), cx);
-        if matches!(self.requests, Requests::Body(_)) {
-            if let Some(open) = self.queue.back_mut() {
-                open.end = Some(u64::MAX);
-            }
-            self.finish_front(cx);
-            return;
-        }
-        // The method is unknown, and with it the framing of a response.
-        self.queue.pop_back();
-        if index == 0 && !matches!(self.responses, Responses::Over) {
-            self.responses = Responses::Boundary;
-            self.response_head.clear();
-        }
-    }
-
-    /// Gives up everything under way, because it is unknown which response the next one is.
-    pub(super) fn lose_all(&mut self, reason: LostReason, cx: &mut Context<'_>) {
-        for index in 0..self.queue.len() {
-            self.settle(index, Fate::Lost(reason), cx);
-        }
-        self.queue.clear();
-        self.attached = false;
-        self.forget_order();
-        if !matches!(self.responses, Responses::Over) {
-            self.responses = Responses::Boundary;
-        }
-        self.response_head.clear();
-        if matches!(self.requests, Requests::Tunnel) {
-            self.requests = Requests::Search;
-        }
-    }
-
-    /// Gives up everything under way if it begins with a request that was found by searching and has not been answered:
-    /// as what follows it is no request, it was perhaps none itself, but a part of some body.
-    pub(super) fn give_up_unproven(&mut self, reason: LostReason, cx: &mut Context<'_>) {
-        if self.queue.iter().any(|open| open.proof) {
-            self.lose_all(reason, cx);
-        }
-    }
-
-    /// Looks for the start of a request from here on.
-    pub(super) fn search(&mut self) {
-        self.requests = Requests::Search;
-        self.request_head.clear();
-        self.forget_order();
-    }
-
-    /// From here on it is unknown how many responses are still to come for what the client sent so far.
-    pub(super) fn forget_order(&mut self) {
-        self.proof = true;
-        self.outstanding = Some(self.position);
-    }
-
-    /// Gives the first exchange of the queue if both of its messages ended.
-    pub(super) fn finish_front(&mut self, cx: &mut Context<'_>) {
-        let Some(open) = self.queue.pop_front_if(|open| open.is_done()) else { return };
-        let Open { id, closed, request, response, times, cost, .. } = *open;
-        self.held -= cost;
-        if closed {
-            return;
-        }
-        let (connection, client, server) = (self.id, self.client, self.server);
-        (cx.emit)(match (request, response) {
-            (Some(request), Some(response)) => {
-                Event::Exchange(Exchange { id, connection, client, server, request, response, times })
-            }
-            (request, response) => {
-                let reason = LostReason::Unpaired;
-                let lost = Lost { reason, id, connection, client, server, request, response, times };
-                Event::Lost(Box::new(lost))
-            }
-        });
     }
 }

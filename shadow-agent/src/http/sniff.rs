@@ -1,9 +1,7 @@
 //! What the first bytes of a stream say about it. Judges prefixes only; parses nothing.
 
+use super::h2;
 use crate::capture::Direction;
-
-/// The preface of HTTP/2 with prior knowledge (RFC 9113, section 3.4), as far as it looks like a request line.
-const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// Methods that make a place in the middle of a stream plausible as the start of a request.
 const METHODS: [&[u8]; 16] = [
@@ -30,8 +28,6 @@ const METHODS: [&[u8]; 16] = [
 pub(super) enum Protocol {
     /// HTTP/1, as far as can be seen.
     Http1,
-    /// HTTP/2 with prior knowledge.
-    Http2,
     /// TLS (RFC 8446, section 5.1).
     Tls,
     /// Something else.
@@ -45,7 +41,6 @@ pub(super) fn protocol(prefix: &[u8]) -> Protocol {
     match prefix {
         [] | [0x16] | [0x16, 0x03] => Protocol::Unclear,
         [0x16, 0x03, 0..=4, ..] => Protocol::Tls,
-        _ if prefix.starts_with(HTTP2) => Protocol::Http2,
         _ => match request_line(prefix) {
             Some(true) => Protocol::Http1,
             Some(false) => Protocol::Other,
@@ -91,7 +86,7 @@ pub(super) fn tls_record(segment: &[u8]) -> bool {
     }
 }
 
-/// Whether these bytes may be the start of a response (RFC 9112, section 4).
+/// Whether these bytes may be the start of an HTTP/1 response (RFC 9112, section 4).
 pub(super) fn status_line(prefix: &[u8]) -> bool {
     let start = b"HTTP/1.";
     start.iter().zip(prefix).all(|(expected, byte)| expected == byte)
@@ -112,8 +107,8 @@ pub fn direction(segment: &[u8]) -> Option<Direction> {
         [0x16, 0x03, 0..=4, _, _, 0x01, ..] => Some(Direction::ToServer),
         [0x16, 0x03, 0..=4, _, _, 0x02, ..] => Some(Direction::ToClient),
         _ if segment.starts_with(b"HTTP/1.") => Some(Direction::ToClient),
-        _ if request_boundary(segment) || segment.starts_with(HTTP2) => Some(Direction::ToServer),
-        _ => None,
+        _ if request_boundary(segment) => Some(Direction::ToServer),
+        _ => h2::evidence(segment),
     }
 }
 
@@ -146,7 +141,7 @@ mod tests {
             (b"\x16\x03\x01", Protocol::Tls),
             (b"\x16\x04\x01", Protocol::Other),
             (b"PRI * HTTP", Protocol::Unclear),
-            (b"PRI * HTTP/2.0\r\n\r\nSM", Protocol::Http2),
+            (b"PRI * HTTP/2.0\r\n\r\nSM", Protocol::Other),
         ];
         for (prefix, expected) in cases {
             assert_eq!(protocol(prefix), expected, "{}", prefix.escape_ascii());
@@ -178,7 +173,7 @@ mod tests {
             (b"GET / HTTP/1.1\r\n", Some(Direction::ToServer)),
             (b"\x16\x03\x01\x02\x00\x01", Some(Direction::ToServer)),
             (b"\x16\x03\x03\x00\x7a\x02", Some(Direction::ToClient)),
-            (b"PRI * HTTP/2.0\r\n\r\n", Some(Direction::ToServer)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Direction::ToServer)),
             (b"anything", None),
         ];
         for (segment, expected) in cases {

@@ -9,13 +9,13 @@ use crate::tcp::{Chunk, Ending, Event as Input, Interest, Peers};
 
 /// One step of a conversation.
 #[derive(Clone, Debug)]
-enum Step {
+pub(in crate::http) enum Step {
     /// The client sends, having received everything so far.
-    Up(String),
+    Up(Vec<u8>),
     /// The server sends, having received everything so far.
-    Down(String),
+    Down(Vec<u8>),
     /// The server sends, having received so many bytes less than everything.
-    DownBehind(u64, String),
+    DownBehind(u64, Vec<u8>),
     /// Bytes of the client, or of the server, are gone.
     Gap(Direction, u64),
     /// The client, or the server, is done.
@@ -32,28 +32,29 @@ mod whole;
 use Direction::{ToClient, ToServer};
 use Step::{End, Gap, Over, Wait};
 
-fn up(text: impl Into<String>) -> Step {
+pub(in crate::http) fn up(text: impl Into<Vec<u8>>) -> Step {
     Step::Up(text.into())
 }
 
-fn down(text: impl Into<String>) -> Step {
+pub(in crate::http) fn down(text: impl Into<Vec<u8>>) -> Step {
     Step::Down(text.into())
 }
 
-const LIMIT: usize = 64;
+/// The largest body.
+pub(in crate::http) const LIMIT: usize = 64;
 
-struct Peer {
-    connection: Connection,
+pub(in crate::http) struct Peer {
+    pub(in crate::http) connection: Connection,
     ids: Ids,
     seen: u64,
-    events: Vec<Event>,
+    pub(in crate::http) events: Vec<Event>,
     interest: Interest,
     now: Timestamp,
     offsets: [u64; 2],
 }
 
 impl Peer {
-    fn new(joined: bool) -> Peer {
+    pub(in crate::http) fn new(joined: bool) -> Peer {
         let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
         let peers = Peers { client: address, server: address, joined };
         Peer {
@@ -67,7 +68,7 @@ impl Peer {
         }
     }
 
-    fn input(&mut self, input: Input<'_>) {
+    pub(in crate::http) fn input(&mut self, input: Input<'_>) {
         let settings = Settings { body: LIMIT, exchange_timeout: Duration::from_secs(60) };
         let Peer { connection, ids, seen, events, .. } = self;
         let mut emit = |event| events.push(event);
@@ -78,9 +79,9 @@ impl Peer {
     }
 
     /// Sends bytes in pieces of that size.
-    fn send(&mut self, direction: Direction, text: &str, behind: u64, size: usize) {
+    fn send(&mut self, direction: Direction, bytes: &[u8], behind: u64, size: usize) {
         let (own, other) = if direction == ToServer { (0, 1) } else { (1, 0) };
-        for bytes in text.as_bytes().chunks(size) {
+        for bytes in bytes.chunks(size) {
             let (offset, ack) = (self.offsets[own], self.offsets[other].checked_sub(behind));
             self.offsets[own] += bytes.len() as u64;
             self.now = Timestamp(self.now.0 + 1);
@@ -88,7 +89,7 @@ impl Peer {
         }
     }
 
-    fn play(&mut self, step: &Step, size: usize) {
+    pub(in crate::http) fn play(&mut self, step: &Step, size: usize) {
         let time = self.now;
         match step {
             Step::Up(text) => self.send(ToServer, text, 0, size),
@@ -109,7 +110,7 @@ impl Peer {
 }
 
 /// An event in a few characters: `GET /a 200 body`, `skipped tls`, `lost gap`.
-fn brief(event: &Event) -> String {
+pub(in crate::http) fn brief(event: &Event) -> String {
     match event {
         Event::Exchange(Exchange { request, response, .. }) => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -125,7 +126,13 @@ fn brief(event: &Event) -> String {
 
 /// Plays a conversation, whole and cut into pieces, and compares what came of it.
 #[track_caller]
-fn check_cut(name: &str, joined: bool, sizes: &[usize], steps: &[Step], expected: &[&str]) {
+pub(in crate::http) fn check_cut(
+    name: &str,
+    joined: bool,
+    sizes: &[usize],
+    steps: &[Step],
+    expected: &[&str],
+) {
     for &size in sizes {
         let mut peer = Peer::new(joined);
         for step in steps {
@@ -139,11 +146,11 @@ fn check_cut(name: &str, joined: bool, sizes: &[usize], steps: &[Step], expected
 }
 
 #[track_caller]
-fn check(name: &str, steps: &[Step], expected: &[&str]) {
+pub(in crate::http) fn check(name: &str, steps: &[Step], expected: &[&str]) {
     check_cut(name, false, &[usize::MAX, 1, 2, 3, 7], steps, expected);
 }
 
-fn get(target: &str) -> Step {
+pub(in crate::http) fn get(target: &str) -> Step {
     up(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"))
 }
 
@@ -151,6 +158,6 @@ fn post(target: &str, body: &str) -> Step {
     up(format!("POST {target} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
 
-fn ok(body: &str) -> Step {
+pub(in crate::http) fn ok(body: &str) -> Step {
     down(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }

@@ -390,7 +390,9 @@ pub fn remedy(reason: SkipReason) -> &'static str {
         SkipReason::Tls => {
             "the traffic is encrypted here; capture behind the point where TLS ends, on the plain port"
         }
-        SkipReason::Http2 => "HTTP/2 is not supported yet",
+        SkipReason::HeaderTable => {
+            "a header refers to what was sent before capture began, or in a gap; connections that open later are replayed"
+        }
         SkipReason::Upgrade => "the connection left HTTP (WebSocket or a tunnel)",
         SkipReason::NotHttp => "the connection is not HTTP; take its port out of --port",
         SkipReason::Unmaskable => {

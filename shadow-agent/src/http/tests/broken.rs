@@ -361,7 +361,7 @@ fn connections_are_joined_at_a_request() {
             &[up("\u{17}\u{3}\u{3}\u{1}\u{0}..."), up("\u{17}\u{3}\u{3}")],
             &["skipped tls"],
         ),
-        ("HTTP/2 from its start", &[up("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")], &["skipped http2"]),
+        ("HTTP/2 from its start, without a request", &[up("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")], &[]),
         ("nothing to be joined", &[up("bytes"), down("more"), Gap(ToServer, 5), End(ToClient)], &[]),
     ];
     for (name, steps, expected) in cases {

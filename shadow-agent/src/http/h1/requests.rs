@@ -3,10 +3,9 @@
 use super::body::{BodyReader, Step};
 use super::connection::{Connection, Requests, Responses, Start};
 use super::head::{self, Kind, RequestHead, Taken};
-use super::open::Fate;
 use super::responses::after_line_ends;
 use super::sniff::{self, Protocol};
-use super::{Context, Event, MAX_PIPELINED};
+use super::{Context, Event, Fate, MAX_PIPELINED};
 use crate::exchange::{Headers, LostReason, Request, SkipReason, Timestamp};
 use crate::tcp::Chunk;
 
@@ -86,15 +85,11 @@ impl Connection {
             if self.spoken {
                 return;
             }
-            let reason = match sniff::protocol(chunk.bytes) {
-                Protocol::Http2 => SkipReason::Http2,
-                Protocol::Tls => SkipReason::Tls,
-                _ if sniff::tls_record(chunk.bytes) => SkipReason::Tls,
-                _ => return,
-            };
-            *cx.seen += 1;
-            (cx.emit)(Event::Skipped(reason));
-            self.skip_connection(reason, cx);
+            if sniff::protocol(chunk.bytes) == Protocol::Tls || sniff::tls_record(chunk.bytes) {
+                *cx.seen += 1;
+                (cx.emit)(Event::Skipped(SkipReason::Tls));
+                self.skip_connection(SkipReason::Tls, cx);
+            }
         }
     }
 
@@ -112,7 +107,6 @@ impl Connection {
         let protocol = if self.spoken { Protocol::Http1 } else { sniff::protocol(bytes) };
         match protocol {
             Protocol::Tls => self.skip_connection(SkipReason::Tls, cx),
-            Protocol::Http2 => self.skip_connection(SkipReason::Http2, cx),
             Protocol::Other => self.skip_connection(SkipReason::NotHttp, cx),
             Protocol::Http1 | Protocol::Unclear => {
                 self.drop_request(LostReason::Malformed, cx);

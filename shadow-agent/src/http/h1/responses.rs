@@ -3,8 +3,8 @@
 use super::body::{BodyReader, Step};
 use super::connection::{Connection, Requests, Responses};
 use super::head::{self, Kind, ResponseHead, Taken};
-use super::open::{Fate, Open};
-use super::{Context, Event, sniff};
+use super::open::Open;
+use super::{Context, Event, Fate, sniff};
 use crate::exchange::{Headers, LostReason, Response, SkipReason, Timestamp};
 use crate::tcp::Chunk;
 
@@ -42,6 +42,9 @@ impl Connection {
                     };
                     let kind = self.queue.front().map_or(Kind::Other, |open| open.kind);
                     match head::response(&head, kind) {
+                        Ok(parsed) if self.leads_to_http2(&parsed) => {
+                            self.responses = Responses::Http2(rest.len());
+                        }
                         Ok(parsed) => self.begin_response(parsed, kind, head.len(), chunk.time, cx),
                         Err(_) => return self.lose_all(LostReason::Malformed, cx),
                     }
@@ -57,7 +60,7 @@ impl Connection {
                         Err(_) => return self.lose_all(LostReason::Malformed, cx),
                     }
                 }
-                Responses::Over => return,
+                Responses::Http2(_) | Responses::Over => return,
             }
         }
     }

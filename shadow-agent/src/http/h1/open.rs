@@ -1,16 +1,7 @@
 //! An exchange that is under way. Holds what is known of it; decides nothing.
 
 use super::head::Kind;
-use crate::exchange::{ExchangeId, LostReason, Request, Response, SkipReason, Times, Timestamp};
-
-/// How an exchange ends that is not given whole.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Fate {
-    /// It is deliberately left alone.
-    Skipped(SkipReason),
-    /// It should have been whole.
-    Lost(LostReason),
-}
+use crate::exchange::{ExchangeId, Request, Response, Times, Timestamp};
 
 /// An exchange between the first byte of its request and the last of its response.
 #[derive(Debug)]
