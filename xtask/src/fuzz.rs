@@ -37,6 +37,10 @@ enum Target {
     Reassembly,
     /// HTTP/1 on one connection, whole and cut into pieces.
     Http1,
+    /// HTTP/2 on one connection, whole and cut into pieces.
+    Http2,
+    /// Header blocks of HTTP/2, against an encoder that knows what it wrote.
+    Hpack,
     /// Readers of captures and recordings.
     Files,
 }

@@ -1,11 +1,6 @@
 //! HTTP/1 on one connection: the books balance, and what is whole does not depend on how it was cut into segments.
 
-use std::net::SocketAddr;
-
-use shadow_agent::capture::{Direction, Segment, TcpFlags};
-use shadow_agent::exchange::Timestamp;
-use shadow_agent::shard::{Event, Pipeline};
-use shadow_agent::tcp::Ending;
+use crate::talk::{numbered, play};
 
 /// What one side says until the other one does.
 const TURN: u8 = 0xFF;
@@ -14,42 +9,12 @@ const TURN: u8 = 0xFF;
 pub fn check(bytes: &[u8]) {
     let Some((&size, bytes)) = bytes.split_first() else { return };
     let turns: Vec<&[u8]> = bytes.split(|&byte| byte == TURN).collect();
-    let whole = play(&turns, usize::MAX);
-    let cut = play(&turns, usize::from(size % 64) + 1);
+    let whole = play(&numbered(&turns), usize::MAX);
+    let cut = play(&numbered(&turns), usize::from(size % 64) + 1);
     let ((whole, clean), (cut, _)) = (crate::told(&whole), crate::told(&cut));
     if clean {
         assert_eq!(whole, cut, "cut into pieces of {}", size % 64 + 1);
     }
-}
-
-fn play(turns: &[&[u8]], size: usize) -> Vec<Event> {
-    let mut pipeline = Pipeline::new(&crate::settings(&crate::limits()));
-    let mut events = Vec::new();
-    let (client, server) = (SocketAddr::from(([10, 0, 0, 1], 4000)), SocketAddr::from(([10, 0, 0, 2], 80)));
-    let mut next = [1_u32, 1];
-    let mut give = |own: usize, flags: TcpFlags, seq, ack, payload: &[u8]| {
-        let (source, destination) = if own == 0 { (client, server) } else { (server, client) };
-        let direction = Some(if own == 0 { Direction::ToServer } else { Direction::ToClient });
-        let (time, missing, is_shed) = (Timestamp(1), 0, false);
-        let segment =
-            Segment { time, source, destination, seq, ack, flags, direction, payload, missing, is_shed };
-        pipeline.segment(&segment, &mut |event| events.push(event));
-    };
-    give(0, TcpFlags::SYN, 0, 0, &[]);
-    give(1, TcpFlags::SYN.and(TcpFlags::ACK), 0, 1, &[]);
-    for (turn, text) in turns.iter().enumerate() {
-        let own = turn % 2;
-        for piece in text.chunks(size) {
-            give(own, TcpFlags::ACK, next[own], next[1 - own], piece);
-            next[own] = next[own].wrapping_add(piece.len() as u32);
-        }
-    }
-    let fin = TcpFlags::FIN.and(TcpFlags::ACK);
-    give(1, fin, next[1], next[0], &[]);
-    give(0, fin, next[0], next[1].wrapping_add(1), &[]);
-    pipeline.finish(Ending::Shutdown, &mut |event| events.push(event));
-    crate::balanced(&pipeline, &events);
-    events
 }
 
 /// Conversations of every framing.

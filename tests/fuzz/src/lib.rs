@@ -2,9 +2,12 @@
 //! `seeds` gives it something to begin with.
 
 pub mod files;
+pub mod hpack;
 pub mod http1;
+pub mod http2;
 pub mod packet;
 pub mod reassembly;
+pub mod talk;
 
 use shadow_agent::config::Limits;
 use shadow_agent::shard::{Event, Pipeline, PipelineSettings};
@@ -15,6 +18,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("packet", packet::seeds()),
         ("reassembly", reassembly::seeds()),
         ("http1", http1::seeds()),
+        ("http2", http2::seeds()),
+        ("hpack", hpack::seeds()),
         ("files", files::seeds()),
     ]
 }
