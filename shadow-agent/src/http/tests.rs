@@ -161,3 +161,8 @@ fn post(target: &str, body: &str) -> Step {
 pub(in crate::http) fn ok(body: &str) -> Step {
     down(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
+
+#[test]
+fn that_there_is_http_2_makes_no_other_connection_larger() {
+    assert_eq!(size_of::<Connection>(), size_of::<h1::Connection>());
+}

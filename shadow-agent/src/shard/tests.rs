@@ -10,6 +10,8 @@ use crate::capture::{Direction, Segment, TcpFlags};
 use crate::config::Limits;
 use crate::exchange::{Exchange, LostReason, Request, Response, Timestamp};
 
+mod http2;
+
 /// A segment that owns its bytes.
 #[derive(Clone, Debug)]
 struct Packet {

@@ -41,7 +41,8 @@ impl Connection {
     /// Whether this response makes the connection HTTP/2. It must answer a request that asked for it, is whole, and has
     /// none behind it.
     pub(super) fn leads_to_http2(&self, head: &ResponseHead) -> bool {
-        let asked = |open: &Open| open.end.is_some() && open.kind == Kind::Other && settings(open).is_some();
+        let asked =
+            |open: &Open| open.end.is_some() && open.kind != Kind::Connect && settings(open).is_some();
         head.status == 101
             && names_h2c(&head.headers)
             && matches!(self.requests, Requests::Boundary)

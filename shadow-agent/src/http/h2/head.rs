@@ -162,8 +162,9 @@ impl Fields {
         Ok(Head { message, length, size: self.size })
     }
 
-    /// The head of a response (RFC 9113, section 8.3.2), which may be an interim one.
+    /// The head of a response (RFC 9113, section 8.3.2), which may be an interim one; that need not be known whole.
     pub(super) fn response(mut self) -> Result<Head<Response>, Refusal> {
+        self.unknown &= !self.status.as_ref().is_some_and(|status| status.starts_with(b"1"));
         self.judge()?;
         let status = self.status.take().ok_or(Refusal::Malformed)?;
         let status = match &status[..] {
@@ -336,6 +337,11 @@ mod tests {
         ] {
             let head = fields(&[(":status", status), ("a", "b")]).response();
             assert_eq!(head.map(|head| head.message.status).map_err(drop), expected, "{status}");
+        }
+        for (status, fine) in [("103", true), ("200", false)] {
+            let mut head = fields(&[(":status", status)]);
+            head.take(Field::Unknown);
+            assert_eq!(head.response().is_ok(), fine, "{status} with what is unknown");
         }
         assert!(fields(&[("a", "b")]).response().is_err());
         assert!(fields(&[(":status", "200"), (":path", "/")]).response().is_err());
