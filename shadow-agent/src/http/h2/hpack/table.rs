@@ -176,6 +176,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_any_size_may_hold_more_than_is_kept() {
+        let mut table = Table::new(4096);
+        table.forget();
+        for name in ["a", "b", "c"] {
+            table.insert(entry(name, MAX_TABLE / 2 - ENTRY_OVERHEAD - 1));
+        }
+        assert_eq!(names(&table), ["c", "b"]);
+        assert_eq!(table.get(64), Ok(Entry::Unknown { least: 0 }));
+        table.insert(entry("d", MAX_TABLE));
+        table.insert(entry("e", 0));
+        assert_eq!(
+            (names(&table), table.get(64)),
+            (vec!["e".into(), "?".into()], Ok(Entry::Unknown { least: 0 }))
+        );
+    }
+
+    #[test]
     fn tables_beyond_the_bound_are_known_as_far_as_the_bound() {
         for (max, kept) in [(MAX_TABLE, true), (MAX_TABLE + 1, false)] {
             let mut table = Table::new(4096);
