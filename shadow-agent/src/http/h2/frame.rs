@@ -174,3 +174,18 @@ impl FrameHeader {
         sensible && !self.reserved && self.check(PLAUSIBLE_DATA).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_plausible_up_to_its_bound() {
+        for (length, expected) in [(PLAUSIBLE_DATA, true), (PLAUSIBLE_DATA + 1, false)] {
+            let [_, a, b, c] = length.to_be_bytes();
+            let header = FrameHeader::read(&[a, b, c, 0, 0, 0, 0, 0, 1]);
+            assert_eq!(header.is_plausible(Direction::ToServer), expected, "{length} bytes");
+            assert_eq!(header.check(LARGEST_FRAME), Ok(()), "a receiver may allow it");
+        }
+    }
+}

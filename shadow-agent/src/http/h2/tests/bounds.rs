@@ -124,3 +124,15 @@ fn settings_of_a_frame_are_bounded() {
         });
     }
 }
+
+#[test]
+fn unseen_requests_are_counted_up_to_the_bound() {
+    for (unseen, counted) in [(MAX_STREAMS, MAX_STREAMS), (MAX_STREAMS + 1, MAX_STREAMS)] {
+        let expected = [&["GET /a 200 x"][..], &vec!["lost gap"; counted], &["GET /b 200 y"]].concat();
+        check_whole(&format!("{unseen} requests"), &expected, |talk| {
+            let stream = 3 + 2 * unseen as u32;
+            let first = [talk.get(1, "/a"), talk.ok(1, "x"), Gap(ToServer, 9)];
+            [&first[..], &[Talk::new().get(stream, "/b"), talk.ok(stream, "y")]].concat()
+        });
+    }
+}
