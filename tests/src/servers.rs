@@ -266,7 +266,17 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(namespace: &Namespace, home: &Path, name: &str, port: u16, words: &[&str]) -> Result<Server> {
+    /// The program in `words`, with its arguments, in the folder `home`, once it listens on the port.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(
+        namespace: &Namespace,
+        home: &Path,
+        name: &str,
+        port: u16,
+        words: &[&str],
+    ) -> Result<Server> {
         let (program, arguments) = words.split_first().context("no program")?;
         let mut command = namespace.command(program);
         command.args(arguments).current_dir(home);
@@ -283,7 +293,7 @@ impl Server {
         let home = folder.join("apache");
         fs::create_dir_all(&home)?;
         let mut text = String::new();
-        for module in ["mpm_event", "authz_core", "mime", "filter", "deflate", "alias"] {
+        for module in ["mpm_event", "authz_core", "mime", "filter", "deflate", "alias", "http2"] {
             writeln!(text, "LoadModule {module}_module /usr/lib/apache2/modules/mod_{module}.so")?;
         }
         let (shown, root) = (home.display(), folder.display());
@@ -296,6 +306,8 @@ impl Server {
             text,
             "TypesConfig /dev/null\nForceType text/plain\nAddOutputFilterByType DEFLATE text/plain"
         )?;
+        // HTTP/2 for those who ask for it.
+        writeln!(text, "Protocols h2c http/1.1\nLogLevel warn")?;
         writeln!(text, "DocumentRoot {root}\nRedirect 302 /moved /small")?;
         writeln!(text, "<Directory {root}>\nRequire all granted\n</Directory>")?;
         let file = home.join("apache.conf");

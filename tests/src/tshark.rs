@@ -94,20 +94,11 @@ pub fn digest(body: &[u8]) -> String {
 /// # Errors
 /// When tshark fails, or tells something that cannot be understood.
 pub fn exchanges(file: &Path, port: u16) -> Result<(Vec<Told>, u64)> {
-    let output = Command::new("tshark")
-        .args(["-n", "-d", &format!("tcp.port=={port},http"), "-T", "json", "-x", "--no-duplicate-keys"])
-        .args(["-o", "tcp.reassemble_out_of_order:TRUE", "-o", "http.decompress_body:FALSE"])
-        .args(["-Y", &format!("http && tcp.port=={port}"), "-J", "http tcp data", "-r"])
-        .arg(file)
-        .output()
-        .context("tshark could not be started")?;
-    ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
-    let packets: Value = serde_json::from_slice(&output.stdout).context("what tshark printed")?;
+    let packets = packets(file, port, "http", "http tcp data")?;
     // By connection. tshark's own pairs are those of frames, and it has none where requests do not wait.
     let mut requests: HashMap<String, VecDeque<_>> = HashMap::new();
     let (mut told, mut unasked) = (Vec::new(), 0);
-    for packet in packets.as_array().context("no list of packets")? {
-        let layers = packet.pointer("/_source/layers").context("a packet without layers")?;
+    for layers in &packets {
         let stream = text(layers.pointer("/tcp/tcp.stream"));
         for message in one_or_more(layers.get("http")) {
             let parts = || message.as_object().into_iter().flatten().map(|(_, value)| value);
@@ -135,6 +126,100 @@ pub fn exchanges(file: &Path, port: u16) -> Result<(Vec<Told>, u64)> {
         }
     }
     Ok((told, unasked))
+}
+
+/// What tshark finds in a capture with HTTP/2 on this port, by prior knowledge or by upgrade from HTTP/1: complete exchanges,
+/// in no order. Bodies are put together here, of the frames that tshark tells.
+///
+/// # Errors
+/// When tshark fails, or tells something that cannot be understood.
+pub fn http2_exchanges(file: &Path, port: u16, by_upgrade: bool) -> Result<Vec<Told>> {
+    #[derive(Default)]
+    struct Stream {
+        /// Method and target, and whether it ended.
+        request: (String, String, bool),
+        /// The status, and whether it ended.
+        response: (u64, bool),
+        request_body: Vec<u8>,
+        response_body: Vec<u8>,
+    }
+    let decode_as = if by_upgrade { "http" } else { "http2" };
+    let mut streams: HashMap<(String, String), Stream> = HashMap::new();
+    for layers in packets(file, port, decode_as, "http http2 tcp")? {
+        let connection = text(layers.pointer("/tcp/tcp.stream"));
+        let to_client = text(layers.pointer("/tcp/tcp.srcport")) == port.to_string();
+        for message in one_or_more(layers.get("http")) {
+            for line in message.as_object().into_iter().flatten().map(|(_, value)| value) {
+                if let Some(method) = line.get("http.request.method") {
+                    // The first request, which becomes stream 1 (RFC 7540, section 3.2).
+                    let stream = streams.entry((connection.clone(), "1".to_owned())).or_default();
+                    stream.request = (text(Some(method)), text(line.get("http.request.uri")), true);
+                }
+            }
+        }
+        let frames = one_or_more(layers.get("http2"))
+            .into_iter()
+            .flat_map(|layer| one_or_more(layer.get("http2.stream")));
+        for frame in frames {
+            let field = |name: &str| text(frame.get(name));
+            let stream = streams.entry((connection.clone(), field("http2.streamid"))).or_default();
+            let ends =
+                frame.pointer("/http2.flags_tree/http2.flags.end_stream").is_some_and(|flag| flag == "1");
+            match field("http2.type").as_str() {
+                "0" => {
+                    let body = if to_client { &mut stream.response_body } else { &mut stream.request_body };
+                    body.extend(bytes(frame.get("http2.data.data_raw"))?);
+                }
+                "1" => {
+                    for header in one_or_more(frame.get("http2.header")) {
+                        let value = || text(header.get("http2.header.value"));
+                        match text(header.get("http2.header.name")).as_str() {
+                            ":method" => stream.request.0 = value(),
+                            ":path" => stream.request.1 = value(),
+                            ":status" => stream.response.0 = value().parse()?,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => continue,
+            }
+            *(if to_client { &mut stream.response.1 } else { &mut stream.request.2 }) |= ends;
+        }
+    }
+    let whole = streams.into_values().filter(|stream| stream.request.2 && stream.response.1);
+    let told = whole.map(|stream| Told {
+        method: stream.request.0,
+        target: stream.request.1,
+        request_body: digest(&stream.request_body),
+        status: stream.response.0,
+        response_body: digest(&stream.response_body),
+    });
+    Ok(told.collect())
+}
+
+/// The layers of every packet in which tshark finds the protocol.
+fn packets(file: &Path, port: u16, protocol: &str, shown: &str) -> Result<Vec<Value>> {
+    let output = Command::new("tshark")
+        .args([
+            "-n",
+            "-d",
+            &format!("tcp.port=={port},{protocol}"),
+            "-T",
+            "json",
+            "-x",
+            "--no-duplicate-keys",
+        ])
+        .args(["-o", "tcp.reassemble_out_of_order:TRUE", "-o", "http.decompress_body:FALSE"])
+        .args(["-Y", &format!("(http || http2) && tcp.port=={port}"), "-J", shown, "-r"])
+        .arg(file)
+        .output()
+        .context("tshark could not be started")?;
+    ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
+    let packets: Vec<Value> = serde_json::from_slice(&output.stdout).context("what tshark printed")?;
+    let layers = packets.into_iter().map(|mut packet| {
+        packet.pointer_mut("/_source/layers").map(Value::take).context("a packet without layers")
+    });
+    layers.collect()
 }
 
 fn one_or_more(value: Option<&Value>) -> Vec<&Value> {

@@ -8,6 +8,7 @@ mod endings;
 mod faults;
 mod guard;
 mod harness;
+mod http2;
 mod impaired;
 mod inspect;
 mod interfaces;
