@@ -9,6 +9,8 @@ use shadow_tests::service::{Version, filler};
 
 /// The first record of a TLS connection: a handshake, with a ClientHello that is no more than begun.
 const TLS: &[u8] = b"\x16\x03\x01\x00\xf8\x01\x00\x00\xf4\x03\x03";
+/// How HTTP/2 with prior knowledge begins (RFC 9113, section 3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 const TOO_LARGE: usize = 5 << 20;
 
 #[test]
@@ -33,14 +35,16 @@ fn what_cannot_be_replayed_is_counted_by_its_reason() -> Result<()> {
         ensure!(connection.exchange(&again)?.status == 304);
         ensure!(connection.get("/events")?.status == 200);
         ensure!(connection.get("/large")?.body.len() == TOO_LARGE);
-        let mut connection = Connection::open(address)?;
-        connection.send(TLS)?;
-        // nginx refuses it; what it says does not matter.
-        let _ = connection.receive(false);
+        for opening in [TLS, HTTP2] {
+            let mut connection = Connection::open(address)?;
+            connection.send(opening)?;
+            // nginx refuses both: the second in HTTP/1, so it is not HTTP/2 that is spoken.
+            let _ = connection.receive(false);
+        }
         Ok(())
     })?;
-    let metrics = agent.settle(5)?;
-    for reason in ["not_modified", "streaming", "body_too_large", "tls"] {
+    let metrics = agent.settle(6)?;
+    for reason in ["not_modified", "streaming", "body_too_large", "tls", "not_http"] {
         let labels = [("outcome", "skipped"), ("reason", reason)];
         let skipped = metrics.count("shadow_exchanges_total", &labels);
         ensure!(skipped == 1, "{skipped} skipped for {reason}; the agent said:\n{}", agent.process.log());

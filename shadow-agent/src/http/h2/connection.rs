@@ -32,8 +32,8 @@ pub(in crate::http) struct Connection {
     pub(super) streams: Vec<Box<Stream>>,
     /// The last stream that the client is known to have begun, or 0.
     pub(super) last: u32,
-    /// Why streams behind that may have begun unseen.
-    pub(super) missed: Option<LostReason>,
+    /// Whether streams behind that may have begun in a gap.
+    pub(super) missed: bool,
     /// The last stream that the server will look at.
     pub(super) last_served: Option<u32>,
     /// Whether streams may have begun before it was met.
@@ -57,7 +57,7 @@ impl Connection {
             down: Side::new(Direction::ToClient),
             streams: Vec::new(),
             last: 0,
-            missed: None,
+            missed: false,
             last_served: None,
             is_joined: false,
             is_doubtful: false,
@@ -173,7 +173,7 @@ impl Connection {
                 Err(malformed) => Err(malformed),
             };
             if taken.is_err() {
-                return self.refuse(direction, cx);
+                return self.refuse(direction, time, cx);
             }
         }
     }
@@ -243,7 +243,11 @@ impl Connection {
                     self.settle(index, Fate::Lost(LostReason::Gap), cx);
                 }
             }
-            (Skipped::Lost, _) => self.lose(direction, LostReason::Gap, cx),
+            (Skipped::Lost, Direction::ToServer) => {
+                self.missed |= self.last > 0 || !self.is_joined;
+                self.lose(direction, LostReason::Gap, cx);
+            }
+            (Skipped::Lost, Direction::ToClient) => self.lose(direction, LostReason::Gap, cx),
         }
     }
 
@@ -253,9 +257,6 @@ impl Connection {
         match direction {
             Direction::ToServer => {
                 self.settle_all(reason, cx, |stream| stream.up.phase != Phase::Done);
-                if self.last > 0 || !self.is_joined {
-                    self.missed = Some(reason);
-                }
             }
             Direction::ToClient => self.settle_all(reason, cx, |_| true),
         }
@@ -263,14 +264,19 @@ impl Connection {
         self.side(direction.reversed()).allow(super::frame::LARGEST_FRAME);
     }
 
-    /// One side violates the protocol.
-    fn refuse(&mut self, direction: Direction, cx: &mut Context<'_>) {
-        if direction == Direction::ToServer && self.up.expects_preface() {
+    /// One side violates the protocol, which is counted even if it touches no exchange. Who does so from the first frame
+    /// on speaks something else.
+    fn refuse(&mut self, direction: Direction, time: Timestamp, cx: &mut Context<'_>) {
+        if self.side(direction).is_first() {
             if self.last == 0 {
                 *cx.seen += 1;
                 (cx.emit)(Event::Skipped(SkipReason::NotHttp));
             }
             return self.give_up(cx);
+        }
+        if self.streams.is_empty() {
+            *cx.seen += 1;
+            self.lose_unseen(LostReason::Malformed, time, cx);
         }
         self.settle_all(LostReason::Malformed, cx, |_| true);
         self.lose(direction, LostReason::Malformed, cx);
@@ -310,12 +316,12 @@ impl Connection {
     /// The client is known to have begun that stream. Those between it and the last one were begun unseen, as clients
     /// leave out no number.
     pub(super) fn reach(&mut self, stream: u32, is_seen: bool, time: Timestamp, cx: &mut Context<'_>) {
-        if let Some(reason) = self.missed.take() {
+        if std::mem::take(&mut self.missed) {
             let next = if self.last == 0 { 1 } else { self.last + 2 };
             let unseen = stream.saturating_sub(next) / 2 + u32::from(!is_seen);
             for _ in 0..unseen.min(MAX_STREAMS as u32) {
                 *cx.seen += 1;
-                self.lose_unseen(reason, time, cx);
+                self.lose_unseen(LostReason::Gap, time, cx);
             }
         }
         self.last = stream;

@@ -101,11 +101,6 @@ impl Framer {
         self.started
     }
 
-    /// Whether the preface is still to come.
-    pub(super) fn expects_preface(&self) -> bool {
-        matches!(self.state, State::Preface(_))
-    }
-
     /// Takes the next piece off the front of `input`; none when that is used up.
     pub(super) fn next<'a>(
         &mut self,

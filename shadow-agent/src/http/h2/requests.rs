@@ -29,7 +29,7 @@ impl Connection {
     fn begin_request(&mut self, head: Head, time: Timestamp, cx: &mut Context<'_>) {
         // Trailers of a request whose start was not seen.
         let is_head = head.fields.as_ref().is_none_or(|fields| fields.has_pseudo());
-        if !is_head && head.ends_stream && (self.missed.is_some() || self.is_joined) {
+        if !is_head && head.ends_stream && (self.missed || self.is_joined) {
             return self.reach(head.stream, false, head.started, cx);
         }
         self.reach(head.stream, true, head.started, cx);

@@ -96,9 +96,9 @@ impl Side {
         self.searching
     }
 
-    /// Whether the client's preface is still to come.
-    pub(super) fn expects_preface(&self) -> bool {
-        self.framer.expects_preface()
+    /// Whether its first frame is still to come.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// Whether there is something to be read in this segment. If a frame has to be found, it is only at the start of
@@ -164,9 +164,10 @@ impl Side {
             if !header.continues(self.block.as_ref().map(|block| block.stream)) {
                 return Err(Malformed);
             }
-            if std::mem::take(&mut self.is_first) && (header.kind != Kind::Settings || header.is_ack()) {
+            if self.is_first && (header.kind != Kind::Settings || header.is_ack()) {
                 return Err(Malformed);
             }
+            self.is_first = false;
             if let Some(said) = self.frame(header, payload)? {
                 return Ok(Some(said));
             }

@@ -77,6 +77,9 @@ fn an_error_of_the_connection_loses_everything_open_and_frames_are_found_again()
             vec![open, Up(frames), again.get(5, "/c"), server.ok(5, "z")]
         });
     }
+    check_whole("with nothing open", &["lost malformed", "GET /a 200 x"], |talk| {
+        vec![Up(frame(HEADERS, END_HEADERS, 1, &[0x80])), talk.get(3, "/a"), talk.ok(3, "x")]
+    });
     check_whole("a larger frame that is allowed", &["lost gap"], |talk| {
         let allowed = Down(settings(&[(5, 16385)]));
         vec![allowed, Up([talk.head(1, "POST", "/a", 0), data(1, [])].concat()), Gap(ToServer, 50)]
@@ -86,6 +89,13 @@ fn an_error_of_the_connection_loses_everything_open_and_frames_are_found_again()
         false,
         &[usize::MAX, 1, 3],
         &[Down(settings(&[])), up("GET / HTTP/1.1\r\n\r\n"), down("whatever")],
+        &["skipped not_http"],
+    );
+    check_cut(
+        "a server that knows HTTP/1 only, before a request",
+        false,
+        &[usize::MAX, 1, 7],
+        &[hello().remove(0), down("HTTP/1.1 400 Bad Request\r\n\r\n"), End(ToClient)],
         &["skipped not_http"],
     );
     check_cut(
