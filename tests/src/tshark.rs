@@ -168,6 +168,10 @@ pub fn http2_exchanges(file: &Path, port: u16, by_upgrade: bool) -> Result<Vec<T
             match field("http2.type").as_str() {
                 "0" => {
                     let body = if to_client { &mut stream.response_body } else { &mut stream.request_body };
+                    // With the last of several frames tshark tells the whole body.
+                    if frame.get("http2.body.fragments").is_some() {
+                        body.clear();
+                    }
                     body.extend(bytes(frame.get("http2.data.data_raw"))?);
                 }
                 "1" => {

@@ -3,6 +3,7 @@
 //! A ring that was asked for and in which nothing ran is a failure: silence is not a pass.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -16,7 +17,7 @@ pub(crate) const PROFILE: &str = "e2e";
 /// Options of `cargo xtask test`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
-    /// Run this ring only; may be given several times. All but `fuzz` and `vm` by default.
+    /// Run this ring only; may be given several times. All but `miri`, `fuzz` and `vm` by default.
     #[arg(long = "ring", value_name = "NAME")]
     rings: Vec<Ring>,
     /// Run only tests whose name contains this; then a ring without a match is not a failure.
@@ -33,6 +34,8 @@ enum Ring {
     Kernel,
     /// The agent between real servers in network namespaces; needs root.
     E2e,
+    /// The decoders in Miri, which watches every access to memory; no root, no network.
+    Miri,
     /// The fuzz targets, each for a short time; no root, no network.
     Fuzz,
     /// The ring `kernel` in virtual machines with other kernels, which are downloaded once.
@@ -45,7 +48,7 @@ const RINGS: [Ring; 3] = [Ring::Unit, Ring::Kernel, Ring::E2e];
 impl Options {
     /// Every ring there is.
     pub(crate) fn all() -> Options {
-        Options { rings: [&RINGS[..], &[Ring::Fuzz, Ring::Vm]].concat(), filter: None }
+        Options { rings: [&RINGS[..], &[Ring::Miri, Ring::Fuzz, Ring::Vm]].concat(), filter: None }
     }
 }
 
@@ -55,6 +58,7 @@ impl Ring {
             Ring::Unit => "unit",
             Ring::Kernel => "kernel",
             Ring::E2e => "e2e",
+            Ring::Miri => "miri",
             Ring::Fuzz => "fuzz",
             Ring::Vm => "vm",
         }
@@ -69,6 +73,10 @@ impl Ring {
             ],
             Ring::Kernel => &[&["-p", "shadow-tests", "--profile", PROFILE, "--test", "kernel"]],
             Ring::E2e => &[&["-p", "shadow-tests", "--profile", PROFILE, "--test", "e2e"]],
+            Ring::Miri => &[
+                &["-p", "shadow-ebpf", "--lib", "--"],
+                &["-p", "shadow-agent", "--lib", "--", "tcp::", "http::"],
+            ],
             Ring::Fuzz | Ring::Vm => &[],
         }
     }
@@ -157,6 +165,10 @@ fn run_ring(ring: Ring, filter: Option<&str>) -> Result<(Count, bool)> {
     let mut count = Count::default();
     let mut succeeded = true;
     for call in ring.calls() {
+        if ring == Ring::Miri {
+            succeeded &= sh::follow(&mut miri(call, filter)?, |line| count.read(line))?;
+            continue;
+        }
         let mut command = sh::cargo();
         command.args(["test", "--locked", "--no-fail-fast"]).args(*call).arg("--").args(filter);
         if ring != Ring::Unit {
@@ -167,6 +179,24 @@ fn run_ring(ring: Ring, filter: Option<&str>) -> Result<(Count, bool)> {
         succeeded &= sh::follow(&mut command, |line| count.read(line))?;
     }
     Ok((count, succeeded && count.failed == 0))
+}
+
+/// One call of tests in Miri, which only nightly compilers have.
+fn miri(call: &[&str], filter: Option<&str>) -> Result<Command> {
+    let mut command = setup::miri()?;
+    // A filter takes the place of those of the call.
+    let call = match (filter, call.iter().position(|&word| word == "--")) {
+        (Some(_), Some(end)) => call.split_at(end + 1).0,
+        _ => call,
+    };
+    command.args(["test", "--locked", "--no-fail-fast"]).args(call).args(filter);
+    command.env("CARGO_TARGET_DIR", sh::target_directory().join("miri"));
+    // Random cases take seconds each; that all of them pass is for the other rings to show.
+    command
+        .env("MIRIFLAGS", "-Zmiri-disable-isolation")
+        .env("PROPTEST_CASES", "1")
+        .env("SHADOW_EBPF_SKIP", "1");
+    Ok(command)
 }
 
 /// Builds the agent and the programs of the tests package.

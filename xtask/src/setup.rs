@@ -3,6 +3,8 @@
 mod debian;
 mod tools;
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::sh;
@@ -45,6 +47,11 @@ pub(crate) fn ensure_fuzzer() -> Result<()> {
     tools::fuzzer().map(drop)
 }
 
+/// `cargo miri`, which is installed first where it is missing.
+pub(crate) fn miri() -> Result<Command> {
+    tools::miri()
+}
+
 fn prepare(need: Need) -> Result<Vec<String>> {
     let mut changed = tools::rust_components()?;
     changed.extend(debian::packages(need)?);
@@ -52,6 +59,7 @@ fn prepare(need: Need) -> Result<Vec<String>> {
     if need >= Need::Ci {
         changed.extend(tools::checkers()?);
         changed.extend(tools::fuzzer()?);
+        tools::miri()?;
     }
     Ok(changed)
 }

@@ -26,28 +26,27 @@ const message = (price) => {
     const body = Buffer.from([8, price, 18, 3, 69, 85, 82]);
     return Buffer.concat([Buffer.from([0, 0, 0, 0, body.length]), body]);
 };
-http2.createServer((request, response) => {
+http2.createServer().on('stream', (stream, headers) => {
     const parts = [];
     let trailers = {};
-    request.on('data', (part) => parts.push(part));
-    request.on('trailers', (fields) => { trailers = fields; });
-    request.on('end', () => {
-        const body = Buffer.concat(parts);
-        const line = { path: request.url, marked: request.headers['x-shadow-request'], length: body.length,
-                       te: request.headers['te'], sum: trailers['x-sum'], version: request.httpVersion };
+    stream.on('data', (part) => parts.push(part));
+    stream.on('trailers', (fields) => { trailers = fields; });
+    stream.on('end', () => {
+        const [body, path] = [Buffer.concat(parts), headers[':path']];
+        const line = { path, marked: headers['x-shadow-request'], length: body.length, te: headers['te'], sum: trailers['x-sum'] };
         fs.appendFileSync(log, JSON.stringify(line) + '\\n');
-        const grpc = { 'content-type': 'application/grpc' };
-        const id = body[6] || 0;
-        if (request.url === '/shop.Prices/Get') {
-            response.stream.respond(grpc, { waitForTrailers: true });
-            response.stream.on('wantTrailers', () => response.stream.sendTrailers({ 'grpc-status': '0' }));
-            response.stream.end(message(candidate && id % 2 ? 101 : 100));
-        } else if (request.url === '/shop.Prices/Fail') {
-            response.stream.respond({ ...grpc, 'grpc-status': candidate ? '13' : '5', 'grpc-message': 'none' }, { endStream: true });
+        const answer = (type, bytes, trailers) => {
+            stream.respond({ ':status': 200, 'content-type': type }, { waitForTrailers: true });
+            stream.on('wantTrailers', () => stream.sendTrailers(trailers));
+            stream.end(bytes);
+        };
+        if (path === '/shop.Prices/Get') {
+            answer('application/grpc', message(candidate && body[6] % 2 ? 101 : 100), { 'grpc-status': '0' });
+        } else if (path === '/shop.Prices/Fail') {
+            const status = { 'grpc-status': candidate ? '13' : '5', 'grpc-message': 'none' };
+            stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...status }, { endStream: true });
         } else {
-            response.stream.respond({ 'content-type': 'application/octet-stream' }, { waitForTrailers: true });
-            response.stream.on('wantTrailers', () => response.stream.sendTrailers({ 'x-sum': String(body.length) }));
-            response.stream.end(body);
+            answer('application/octet-stream', body, { 'x-sum': String(body.length) });
         }
     });
 }).listen(Number(port), '::');
@@ -119,13 +118,16 @@ fn nginx(bed: &Bed) -> Result<Nginx> {
     Nginx::start(&bed.production, bed.folder(), "production", PORT, &server)
 }
 
-/// Asks by clients that know beforehand, or by `Upgrade`.
-fn ask(bed: &Bed, way: &str) -> Result<()> {
+/// Asks by clients that know beforehand what the server speaks.
+fn ask(bed: &Bed) -> Result<()> {
     let at = |path: &str| format!("http://{}{path}", bed.production_address());
-    let quiet = ["curl", "--silent", way, "--output", "/dev/null"];
-    run(bed, &[&quiet[..], &[&at("/small"), "--output", "/dev/null", &at("/large")]].concat())?;
-    run(bed, &[&quiet[..], &["--head", &at("/small")]].concat())?;
-    run(bed, &[&quiet[..], &[&at("/missing?a=b")]].concat())?;
+    // Of two requests on one connection, some versions of curl give up the second.
+    for (path, more) in
+        [("/small", "--get"), ("/large", "--get"), ("/small", "--head"), ("/missing?a=b", "--get")]
+    {
+        run(bed, &["curl", "--silent", "--http2-prior-knowledge", "--output", "/dev/null", more, &at(path)])?;
+    }
+    run(bed, &["nghttp", "--null-out", &at("/small"), &at("/large"), &at("/small?again")])?;
     let small = at("/small");
     run(bed, &["h2load", "-n", "400", "-c", "2", "-m", "16", &small])
 }
@@ -136,8 +138,11 @@ fn agree(bed: &Bed, file: &Path, least: usize, by_upgrade: bool) -> Result<()> {
     let theirs = tshark::http2_exchanges(file, PORT, by_upgrade)?;
     ensure!(theirs.len() >= least, "tshark finds {} exchanges only", theirs.len());
     let summary = &inspected.summary;
-    ensure!(summary["complete"] == theirs.len() && summary["exchanges"] == theirs.len(), "{summary}");
-    ensure!(summary["imbalance"] == 0, "{summary}");
+    let count = |pointer| summary.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    // Apache resets a request now and then when it upgrades.
+    let given_up = if by_upgrade { count("/lost/reset") } else { 0 };
+    let [complete, seen, imbalance] = ["/complete", "/exchanges", "/imbalance"].map(count);
+    ensure!(complete == theirs.len() as u64 && seen == complete + given_up && imbalance == 0, "{summary}");
     same(inspected.told()?, theirs)
 }
 
@@ -147,10 +152,10 @@ fn tshark_finds_the_same_exchanges_of_nginx_over_http2() -> Result<()> {
     files(&bed)?;
     let _production = nginx(&bed)?;
     let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
-    ask(&bed, "--http2-prior-knowledge")?;
+    ask(&bed)?;
     let (url, upload) = (format!("http://{}/echo", bed.production_address()), bed.folder().join("upload"));
     run(&bed, &["h2load", "-n", "20", "-c", "2", "-m", "4", "-d", &upload.display().to_string(), &url])?;
-    agree(&bed, &capture.finish()?, 424, false)
+    agree(&bed, &capture.finish()?, 427, false)
 }
 
 #[test]
@@ -175,23 +180,12 @@ fn tshark_finds_the_same_exchanges_of_apache_that_is_asked_to_upgrade() -> Resul
     let _production = Server::apache(&bed.production, bed.folder(), PORT)?;
     let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
     let at = |path: &str| format!("http://{}{path}", bed.production_address());
-    for _ in 0..5 {
-        run(
-            &bed,
-            &[
-                "curl",
-                "--silent",
-                "--http2",
-                "--output",
-                "/dev/null",
-                &at("/large"),
-                "--output",
-                "/dev/null",
-                &at("/small"),
-            ],
-        )?;
+    // tshark takes a body with a content coding apart by itself, and Apache ends the connection over large ones.
+    let plain = "accept-encoding: identity";
+    for path in ["/small", "/missing", "/small?c"] {
+        run(&bed, &["nghttp", "--upgrade", "--null-out", "-H", plain, &at(path), &at("/small?also")])?;
     }
-    agree(&bed, &capture.finish()?, 10, true)
+    agree(&bed, &capture.finish()?, 4, true)
 }
 
 /// Writes a field of a protocol buffer: bytes with their length before them.
@@ -259,7 +253,7 @@ fn grpc_is_replayed_by_http2_with_its_trailers_and_compared_field_by_field() -> 
     );
     for request in &theirs {
         let expected = if request["path"] == "/echo" { 40_000 } else { 7 };
-        ensure!(request["length"] == expected && request["version"] == "2.0", "{request}");
+        ensure!(request["length"] == expected, "{request}");
         ensure!(
             request["marked"] == "1" && request["te"] == "trailers" && request["sum"] == "1",
             "{request}"

@@ -1,6 +1,7 @@
 //! What comes from rustup and cargo: components of the pinned toolchain, the BPF linker, and the checkers of `ci`.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -64,6 +65,27 @@ pub(super) fn checkers() -> Result<Vec<String>> {
 /// What builds the fuzz targets.
 pub(super) fn fuzzer() -> Result<Option<String>> {
     install(&FUZZER)
+}
+
+/// The toolchain that Miri comes with: any nightly will do.
+const NIGHTLY: &str = "nightly";
+
+/// `cargo miri` of a nightly toolchain, installed if it is missing.
+pub(super) fn miri() -> Result<Command> {
+    let found = sh::output("rustup", &["run", NIGHTLY, "cargo", "miri", "--version"]);
+    let sysroot = sh::output("rustup", &["run", NIGHTLY, "rustc", "--print", "sysroot"]).unwrap_or_default();
+    if found.is_none() || !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").exists() {
+        sh::step("Miri, and the nightly toolchain that it needs");
+        let words = ["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "miri,rust-src"];
+        sh::run(sh::program("rustup").args(words)).context("Miri needs rustup, and a nightly toolchain")?;
+    }
+    let mut command = sh::program("rustup");
+    command.args(["run", NIGHTLY, "cargo", "miri"]);
+    // Those of the compiler that runs this would be taken for Miri's own.
+    for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    Ok(command)
 }
 
 fn install(tool: &Tool) -> Result<Option<String>> {
