@@ -23,6 +23,7 @@ use super::median;
 use super::table::Table;
 
 mod capture;
+mod http2;
 
 use capture::{Capture, Framed};
 
@@ -45,28 +46,31 @@ pub fn run(repeats: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     tell("making the captures");
     let small = Capture::of(SMALL, 0);
     let large = Capture::of(LARGE, MIB);
+    let multiplexed = Capture::over_http2(SMALL);
     let peer = Capture::of(PEER, 0);
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("peer.pcap");
     fs::write(&file, peer.bytes())?;
-    let mut seconds: [Vec<f64>; 4] = Default::default();
+    let mut seconds: [Vec<f64>; 5] = Default::default();
     for repeat in 1..=repeats {
         tell(&format!("{repeat} of {repeats}: {} small exchanges, {} large, tshark", SMALL.0, LARGE.0));
-        let [fast, heavy, ours, theirs] = &mut seconds;
+        let [fast, many, heavy, ours, theirs] = &mut seconds;
         fast.push(rebuild(&small, SMALL.0)?);
+        many.push(rebuild(&multiplexed, SMALL.0)?);
         heavy.push(rebuild(&large, LARGE.0)?);
         ours.push(rebuild(&peer, PEER.0)?);
         theirs.push(tshark(&file, PEER.0)?);
     }
     let middle = |values: &[f64]| median(values).context("nothing was measured");
-    let [fast, heavy, ours, theirs] = seconds.each_ref().map(|values| middle(values));
-    let (fast, heavy, ours, theirs) = (fast?, heavy?, ours?, theirs?);
+    let [fast, many, heavy, ours, theirs] = seconds.each_ref().map(|values| middle(values));
+    let (fast, many, heavy, ours, theirs) = (fast?, many?, heavy?, ours?, theirs?);
 
     let mut table = Table { name: "exchanges", ..Table::default() };
     let rate = f64::from(SMALL.0) / fast;
     let bytes = f64::from(LARGE.0) * MIB as f64 / heavy / 1e9;
     table.row("small exchanges", rate, "1/s", None);
     table.row("small exchanges, packets", small.packets() as f64 / fast, "1/s", None);
+    table.row("small exchanges over HTTP/2, ten at once", f64::from(SMALL.0) / many, "1/s", None);
     table.row("large bodies", bytes, "GB/s", None);
     let (own, other) = (f64::from(PEER.0) / ours, f64::from(PEER.0) / theirs);
     table.row("tshark, small exchanges", other, "1/s", None);
@@ -75,6 +79,7 @@ pub fn run(repeats: u32, tell: &dyn Fn(&str)) -> Result<Table> {
     let idle = memory(Framed::Whole)?;
     let busy = memory(Framed::Half)?;
     table.row("memory of an idle flow", idle, "B", None);
+    table.row("memory of an idle flow with HTTP/2", memory(Framed::WholeByHttp2)?, "B", None);
     table.row("memory of a flow with half a body of 4 KiB", busy, "B", None);
     table.goal("small exchanges, at least 1/s", rate, 500_000.0, true);
     table.goal("large bodies, at least GB/s", bytes, 1.5, true);

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use shadow_agent::capture::{Direction, Segment, TcpFlags};
 use shadow_agent::exchange::Timestamp;
 
+use super::http2;
+
 /// Payload of a packet on Ethernet, with timestamps in the TCP header.
 const SEGMENT: usize = 1448;
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 1), super::PORT);
@@ -20,6 +22,8 @@ pub(super) enum Framed {
     Whole,
     /// Half of its body is there.
     Half,
+    /// It is, by HTTP/2.
+    WholeByHttp2,
 }
 
 /// A capture in memory, in the classic format.
@@ -42,20 +46,31 @@ struct Writer {
 }
 
 impl Capture {
+    /// So many small exchanges over HTTP/2, several at once on each of so many connections.
+    pub(super) fn over_http2((exchanges, connections): (u32, u32)) -> Capture {
+        let (mut writer, mut all) = Writer::begin(connections);
+        for connection in &mut all {
+            let [client, server] = http2::opening();
+            writer.data(connection, Direction::ToServer, &client);
+            writer.data(connection, Direction::ToClient, &server);
+        }
+        let (mut number, mut stream) = (0, 1);
+        while number < exchanges {
+            for connection in &mut all {
+                let count = http2::AT_ONCE.min(exchanges - number);
+                let [requests, answers] = http2::round(stream, count, number);
+                writer.data(connection, Direction::ToServer, &requests);
+                writer.data(connection, Direction::ToClient, &answers);
+                number += count;
+            }
+            stream += 2 * http2::AT_ONCE;
+        }
+        writer.end()
+    }
+
     /// So many exchanges on so many connections, each answered with a body of that size (0: some 200 bytes).
     pub(super) fn of((exchanges, connections): (u32, u32), body: usize) -> Capture {
-        let mut writer = Writer { bytes: Vec::new(), packets: 0 };
-        for value in [0xA1B2_C3D4, 0x0004_0002, 0, 0, 262_144, 1_u32] {
-            writer.bytes.extend(value.to_le_bytes());
-        }
-        let mut all: Vec<Connection> = (0..connections).map(connection).collect();
-        for connection in &mut all {
-            let [client, server] = connection.next;
-            writer.packet(connection, Direction::ToServer, TcpFlags::SYN, [client, 0], b"");
-            let both = TcpFlags::SYN.and(TcpFlags::ACK);
-            writer.packet(connection, Direction::ToClient, both, [server, client + 1], b"");
-            connection.next = [client + 1, server + 1];
-        }
+        let (mut writer, mut all) = Writer::begin(connections);
         let content = vec![b'x'; if body == 0 { 200 } else { body }];
         let answer = [
             format!(
@@ -84,7 +99,7 @@ impl Capture {
                 number += 1;
             }
         }
-        Capture { bytes: writer.bytes.into(), packets: writer.packets }
+        writer.end()
     }
 
     pub(super) fn bytes(&self) -> &Arc<[u8]> {
@@ -102,6 +117,27 @@ fn connection(number: u32) -> Connection {
 }
 
 impl Writer {
+    /// A file in which so many connections are open.
+    fn begin(connections: u32) -> (Writer, Vec<Connection>) {
+        let mut writer = Writer { bytes: Vec::new(), packets: 0 };
+        for value in [0xA1B2_C3D4, 0x0004_0002, 0, 0, 262_144, 1_u32] {
+            writer.bytes.extend(value.to_le_bytes());
+        }
+        let mut all: Vec<Connection> = (0..connections).map(connection).collect();
+        for connection in &mut all {
+            let [client, server] = connection.next;
+            writer.packet(connection, Direction::ToServer, TcpFlags::SYN, [client, 0], b"");
+            let both = TcpFlags::SYN.and(TcpFlags::ACK);
+            writer.packet(connection, Direction::ToClient, both, [server, client + 1], b"");
+            connection.next = [client + 1, server + 1];
+        }
+        (writer, all)
+    }
+
+    fn end(self) -> Capture {
+        Capture { bytes: self.bytes.into(), packets: self.packets }
+    }
+
     fn data(&mut self, connection: &mut Connection, direction: Direction, bytes: &[u8]) {
         let own = usize::from(direction == Direction::ToClient);
         for part in bytes.chunks(SEGMENT) {
@@ -169,13 +205,19 @@ pub(super) fn segments(flow: u32, framed: Framed, handle: &mut dyn FnMut(&Segmen
             is_shed: false,
         });
     };
+    give(Direction::ToServer, TcpFlags::SYN, 0, 0, b"");
+    if framed == Framed::WholeByHttp2 {
+        let ([client, server], [request, answer]) = (http2::opening(), http2::round(1, 1, flow));
+        let [client, server] = [[client, request].concat(), [server, answer].concat()];
+        give(Direction::ToServer, TcpFlags::ACK, 1, 1, &client);
+        return give(Direction::ToClient, TcpFlags::ACK, 1, 1 + client.len() as u32, &server);
+    }
     let mut request = Vec::new();
     // Writing to memory does not fail.
     let _ =
         write!(request, "POST /items/{flow} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 4096\r\n\r\n");
     let length = if framed == Framed::Whole { 4096 } else { 2048 };
     request.resize(request.len() + length, b'x');
-    give(Direction::ToServer, TcpFlags::SYN, 0, 0, b"");
     give(Direction::ToServer, TcpFlags::ACK, 1, 1, &request);
     if framed == Framed::Whole {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

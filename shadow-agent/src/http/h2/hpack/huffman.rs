@@ -186,7 +186,10 @@ pub(in crate::http::h2) mod tests {
     #[test]
     fn every_symbol_is_decoded_wherever_its_code_begins() {
         for symbol in 0..=255_u8 {
-            for before in 0..8 {
+            // Under Miri each takes thousands of times as long.
+            for before in
+                (0..8).step_by(if cfg!(miri) { 7 } else { 1 }).filter(|_| !cfg!(miri) || symbol % 16 == 0)
+            {
                 let text = [&b"0a".repeat(before)[..], &[symbol], b"x"].concat();
                 assert_eq!(decoded(&encode(&text)), Ok(text), "{symbol} behind {before}");
             }
