@@ -47,6 +47,24 @@ fn command_in(home: &Namespace, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// Sends a request to the HTTP API of the agent in that namespace.
+///
+/// # Errors
+/// When it does not answer.
+pub fn ask(home: &Namespace, method: &str, target: &str, body: &str) -> Result<Reply> {
+    let address = SocketAddr::from(ADMIN);
+    let host = address.to_string();
+    // The API checks Host; our client names another one by default.
+    let text = String::from_utf8(client::request(
+        method,
+        target,
+        &[("Content-Type", "application/json"), ("Connection", "close")],
+        body.as_bytes(),
+    ))?
+    .replacen("shop.example", &host, 1);
+    home.run(|| Connection::open(address)?.exchange(text.as_bytes()))
+}
+
 impl<'a> Agent<'a> {
     /// Starts `shadow-agent run` on production's interface and port with the candidate as its shadow, and waits until
     /// it is ready.
@@ -122,17 +140,7 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// When it does not answer.
     pub fn ask(&self, method: &str, target: &str, body: &str) -> Result<Reply> {
-        let address = SocketAddr::from(ADMIN);
-        let host = address.to_string();
-        // The API checks Host; our client names another one by default.
-        let text = String::from_utf8(client::request(
-            method,
-            target,
-            &[("Content-Type", "application/json"), ("Connection", "close")],
-            body.as_bytes(),
-        ))?
-        .replacen("shop.example", &host, 1);
-        self.home.run(|| Connection::open(address)?.exchange(text.as_bytes()))
+        ask(self.home, method, target, body)
     }
 
     /// Scrapes its metrics.

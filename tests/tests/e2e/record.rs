@@ -4,18 +4,23 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use shadow_tests::agent;
 use shadow_tests::bed::{Bed, FRONT, PORT};
 use shadow_tests::client::{Connection, request};
+use shadow_tests::process::{Process, wait_until};
 use shadow_tests::tshark::{self, Capture};
 
 use crate::inspect::{Lacks, ask, files, inspect, nginx, pipeline, same};
 
 /// Where Debian's packages for Node are.
 const MODULES: &str = "/usr/share/nodejs";
+
+const END: Duration = Duration::from_secs(20);
 
 const VALIDATE: &str = "
 const archive = JSON.parse(require('fs').readFileSync(process.argv[1], 'utf8'));
@@ -249,5 +254,117 @@ fn files_are_rotated_and_the_oldest_removed() -> Result<()> {
     for name in names {
         ensure!(!told_by_us(&bed, &folder.join(&name))?.is_empty(), "{name}");
     }
+    Ok(())
+}
+
+/// A recorder on production's interface, until it is told to stop.
+fn record_live(bed: &Bed, out: &Path) -> Result<Process> {
+    let (out, port) = (out.display().to_string(), PORT.to_string());
+    let words = ["record", "--interface", FRONT, "--port", &port, "--out", &out];
+    let mut command = agent::command(bed, &words)?;
+    let mut process = Process::start("shadow-agent", &mut command, &bed.folder().join("recorder.log"))?;
+    wait_until("the recorder to be ready", END, || {
+        process.check_running()?;
+        let reply = agent::ask(&bed.production, "GET", "/readyz", "")?;
+        ensure!(reply.status == 200, "/readyz: {}", reply.status);
+        Ok(())
+    })?;
+    Ok(process)
+}
+
+/// The summary in the last line of what it printed.
+fn live_summary(process: &Process) -> Result<Value> {
+    let log = process.log();
+    let line = log
+        .lines()
+        .find(|line| line.starts_with("{\"summary\""))
+        .with_context(|| format!("no summary: {log}"))?;
+    let line: Value = serde_json::from_str(line)?;
+    line.get("summary").cloned().context("no summary")
+}
+
+#[test]
+fn live_traffic_is_recorded_as_tshark_finds_it() -> Result<()> {
+    let bed = Bed::new()?;
+    files(&bed)?;
+    let _production = nginx(&bed, PORT)?;
+    let out = bed.folder().join("live.gor");
+    let mut recorder = record_live(&bed, &out)?;
+    let capture = Capture::start(&bed.production, FRONT, &bed.folder().join("capture.pcap"))?;
+    ask(&bed, Lacks::Nothing)?;
+    pipeline(&bed)?;
+    let original = capture.finish()?;
+    // What was taken is in the file a second later.
+    wait_until("the exchanges to be in the file", END, || {
+        let metrics = agent::ask(&bed.production, "GET", "/metrics", "")?;
+        ensure!(metrics.text().contains("shadow_ledger_imbalance 0"), "the books are off");
+        same(told_by_us(&bed, &out)?, tshark::exchanges(&original, PORT)?.0)
+    })?;
+    recorder.signal(Signal::SIGTERM)?;
+    let status = recorder.wait(END)?;
+    ensure!(status.success(), "{status}: {}", recorder.log());
+    let told = live_summary(&recorder)?;
+    let (expected, _) = tshark::exchanges(&original, PORT)?;
+    let count = |pointer| told.pointer(pointer).and_then(Value::as_u64);
+    ensure!(
+        count("/record/written") == Some(expected.len() as u64) && count("/imbalance") == Some(0),
+        "{told}"
+    );
+    ensure!(count("/complete") == count("/record/taken"), "{told}");
+    ensure!(fs::metadata(&out)?.permissions().mode() & 0o777 == 0o600);
+    same(told_by_us(&bed, &out)?, expected)
+}
+
+#[test]
+fn a_recorder_is_switched_off_and_one_that_is_killed_leaves_a_whole_file() -> Result<()> {
+    let bed = Bed::new()?;
+    files(&bed)?;
+    let _production = nginx(&bed, PORT)?;
+    let out = bed.folder().join("live.har");
+    let recorder = record_live(&bed, &out)?;
+    let get =
+        |target: &str| bed.client.run(|| Connection::open(bed.production_address())?.get(target).map(drop));
+    let holds = |count: usize| {
+        wait_until("the exchanges to be in the file", END, || {
+            let found = told_by_us(&bed, &out)?.len();
+            ensure!(found == count, "{found} of {count}");
+            Ok(())
+        })
+    };
+    (0..20).try_for_each(|number| get(&format!("/small?n={number}")))?;
+    holds(20)?;
+    let switch = |word| -> Result<()> {
+        let output = agent::command(&bed, &["ctl", word])?.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    switch("disable")?;
+    (0..20).try_for_each(|_| get("/small?unseen"))?;
+    switch("enable")?;
+    get("/small?seen")?;
+    holds(21)?;
+    recorder.signal(Signal::SIGKILL)?;
+    let left = inspect(&bed, &[&out.display().to_string()])?;
+    ensure!(left.told()?.len() == 21 && left.summary["cut_at"].is_null(), "{}", left.summary);
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_fills_up_ends_a_recorder_and_nothing_else() -> Result<()> {
+    let bed = Bed::new()?;
+    files(&bed)?;
+    let _production = nginx(&bed, PORT)?;
+    let disk = Disk::mount(bed.folder().join("disk"), 256)?;
+    let mut recorder = record_live(&bed, &disk.0.join("live.gor"))?;
+    for _ in 0..20 {
+        let size =
+            bed.client.run(|| Ok(Connection::open(bed.production_address())?.get("/large")?.body.len()))?;
+        ensure!(size > 0, "production answered nothing");
+    }
+    let status = recorder.wait(END)?;
+    let log = recorder.log();
+    ensure!(status.code() == Some(5) && log.contains("No space left"), "{status}: {log}");
+    let told = live_summary(&recorder)?;
+    ensure!(told["imbalance"] == 0 && told["record"]["left_out"]["unwritten"].as_u64() > Some(0), "{told}");
     Ok(())
 }
