@@ -130,10 +130,15 @@ fn runtime() -> anyhow::Result<Runtime> {
         .context("the asynchronous runtime could not be started")
 }
 
-/// How the replayer's sockets are told from others.
-struct Sockets {
+/// What is different for those who replay, by where exchanges come from.
+struct Origin {
+    /// How the replayer's sockets are told from others.
     mark: u32,
     own: Registrar,
+    /// How many threads rebuild exchanges.
+    shards: usize,
+    /// Whether they come from a file, in which they may stand masked.
+    recorded: bool,
 }
 
 /// The stages behind the backlog, ready to take exchanges.
@@ -142,15 +147,14 @@ fn build_line(
     options: &Options,
     runtime: &Runtime,
     control: &Control,
-    sockets: Sockets,
-    shards: usize,
+    origin: Origin,
 ) -> anyhow::Result<Arc<Line>> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
     let settings = replay::Settings {
-        mark: sockets.mark,
+        mark: origin.mark,
         body_limit: config.limits.body,
         held_limit: config.limits.total_buffer / 4,
-        own: sockets.own,
+        own: origin.own,
     };
     let replayer = {
         let _inside = runtime.enter();
@@ -162,11 +166,12 @@ fn build_line(
         selector: Selector::new(&config.select, config.replay.credentials)?,
         comparer: Comparer::new(&config.compare, Arc::clone(&masker), config.limits.body)?,
         endpoints: Endpoints::new(&config.compare)?,
-        ledger: Arc::new(Ledger::new(shards, targets.len())),
+        ledger: Arc::new(Ledger::new(origin.shards, targets.len())),
         report: Arc::new(Report::new(&config.verdict, &config.compare, targets, label)),
         timeouts: config.replay.targets.iter().chain(&config.replay.baseline).map(|t| t.timeout).collect(),
         control: control.clone(),
         tasks: TaskTracker::new(),
+        recorded: origin.recorded,
         masker,
         replayer,
     }))

@@ -411,6 +411,8 @@ reasons! {
     UncomparableReason {
         /// The request was altered by masking and there is no baseline to compare with.
         MaskedRequest = "masked_request",
+        /// Production's response was masked when it was recorded, and the answer cannot be masked like it.
+        MaskedResponse = "masked_response",
         /// A body cannot be decoded: broken or unknown content-encoding.
         Encoding = "encoding",
         /// A decoded body is larger than the cap, or made of more gRPC messages than are compared.

@@ -12,9 +12,9 @@ use crate::backlog::{Admitted, Receiver};
 use crate::compare::endpoint::Endpoints;
 use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
 use crate::control::Control;
-use crate::exchange::{Exchange, FailReason, Response, Role, SkipReason, UncomparableReason};
+use crate::exchange::{Answer, Exchange, FailReason, Response, Role, SkipReason, UncomparableReason};
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
-use crate::policy::mask::{Masker, Sendable};
+use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
 use crate::policy::select::Selector;
 use crate::replay::{Outcome, Replayer};
 use crate::report::{Observation, Report, TargetObservation};
@@ -42,6 +42,8 @@ pub(super) struct Line {
     pub(super) report: Arc<Report>,
     pub(super) control: Control,
     pub(super) tasks: TaskTracker,
+    /// Whether exchanges come from a file, in which they may stand masked.
+    pub(super) recorded: bool,
 }
 
 impl Line {
@@ -77,7 +79,10 @@ impl Line {
         let judge = {
             let line = Arc::clone(&self);
             move || {
-                let observation = line.judge(&admitted.exchange, sendable.altered(), &outcomes);
+                let observation = match line.recorded {
+                    true => line.judge_recorded(&admitted.exchange, sendable.altered(), &outcomes),
+                    false => line.judge(&admitted.exchange, sendable.altered(), &outcomes),
+                };
                 (admitted, observation)
             }
         };
@@ -94,6 +99,36 @@ impl Line {
         }
         self.report.record(observation);
         drop(admitted);
+    }
+
+    /// Judges answers to an exchange that may have been masked when it was recorded. A masked request is not the one that
+    /// production answered; where production's response is masked, the answers are masked likewise before they are compared.
+    fn judge_recorded(&self, exchange: &Exchange, altered: bool, outcomes: &[Outcome]) -> Observation {
+        let altered = altered || request_was_masked(&exchange.request);
+        if !response_was_masked(&exchange.response) {
+            return self.judge(exchange, altered, outcomes);
+        }
+        let mut unmaskable = vec![false; outcomes.len()];
+        let alike = outcomes.iter().zip(&mut unmaskable).map(|(outcome, unmaskable)| match outcome {
+            Outcome::Answered(answer) => match self.masker.as_recorded(&answer.response) {
+                Ok(response) => Outcome::Answered(Answer { response, ..answer.clone() }),
+                Err(_) => {
+                    *unmaskable = true;
+                    outcome.clone()
+                }
+            },
+            outcome => outcome.clone(),
+        });
+        let alike: Vec<_> = alike.collect();
+        let mut observation = self.judge(exchange, altered, &alike);
+        for (target, _) in
+            observation.targets.iter_mut().zip(unmaskable).filter(|(_, unmaskable)| *unmaskable)
+        {
+            let reason = UncomparableReason::MaskedResponse;
+            target.outcome = TargetOutcome::Answered(Comparison::Uncomparable(reason));
+            target.differences.clear();
+        }
+        observation
     }
 
     fn judge(&self, exchange: &Exchange, altered: bool, outcomes: &[Outcome]) -> Observation {

@@ -21,7 +21,7 @@ use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
-    Bounds, Ended, Observed, Options, Sockets, bounds, build_line, conclude, disabled_by_operator, drain,
+    Bounds, Ended, Observed, Options, Origin, bounds, build_line, conclude, disabled_by_operator, drain,
     figures, files, join, look_for_standstill, runtime, serve, status,
 };
 use crate::admin::readiness::Latch;
@@ -44,8 +44,13 @@ use crate::terminal;
 pub(super) fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     let report = options.report.as_deref().map(Place::secure).transpose()?;
     let live = Live::start(config, options)?;
-    let sockets = Sockets { mark: config.capture.mark, own: own_sockets(&live.kernel) };
-    let line = build_line(config, options, &live.runtime, &live.control, sockets, live.sources.len())?;
+    let origin = Origin {
+        mark: config.capture.mark,
+        own: own_sockets(&live.kernel),
+        shards: live.shards(),
+        recorded: false,
+    };
+    let line = build_line(config, options, &live.runtime, &live.control, origin)?;
     let figures = figures(config, &line, live.observed());
     let driving = |backlog, _| Arc::clone(&line).drive(backlog);
     let status = {

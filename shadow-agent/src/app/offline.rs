@@ -21,7 +21,7 @@ use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
-    Bounds, Ended, Observed, Options, Sockets, bounds, build_line, conclude, disabled_by_operator, drain,
+    Bounds, Ended, Observed, Options, Origin, bounds, build_line, conclude, disabled_by_operator, drain,
     figures, files, join, look_for_standstill, runtime, serve, status,
 };
 use crate::admin::{Door, Readiness, SwitchFile};
@@ -55,7 +55,7 @@ pub(super) fn replay(
     options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let line = build_line(config, options, &runtime, &control, sockets(config)?, 1)?;
+    let line = build_line(config, options, &runtime, &control, origin(config)?)?;
     let figures = figures(config, &line, nothing());
     let cpu = Arc::clone(&figures.cpu);
     let admin = door.map(|door| serve(door, options, figures, Readiness::new())).transpose()?;
@@ -197,9 +197,10 @@ fn tell(tally: &Tally) {
 }
 
 /// Nothing is captured here; an agent beside this one knows the marked sockets, if they can be marked.
-fn sockets(config: &Config) -> anyhow::Result<Sockets> {
+fn origin(config: &Config) -> anyhow::Result<Origin> {
     let marks = !privileges::missing(None)?.contains(&Capability::CAP_NET_ADMIN);
-    Ok(Sockets { mark: if marks { config.capture.mark } else { 0 }, own: Registrar::none() })
+    let mark = if marks { config.capture.mark } else { 0 };
+    Ok(Origin { mark, own: Registrar::none(), shards: 1, recorded: true })
 }
 
 /// What a file shows of a kernel.

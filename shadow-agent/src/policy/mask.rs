@@ -20,6 +20,7 @@ mod whole;
 
 pub use fields::Step;
 pub use keep::{Document, MAX_KEPT};
+pub use whole::{request_was_masked, response_was_masked};
 
 /// A request as the shadow may see it.
 #[derive(Clone, Debug)]

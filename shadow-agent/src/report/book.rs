@@ -162,6 +162,7 @@ impl TargetBook {
     pub(crate) fn unknown(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let uncomparable = [
             UncomparableReason::NoBaseline,
+            UncomparableReason::MaskedResponse,
             UncomparableReason::Encoding,
             UncomparableReason::Framing,
             UncomparableReason::TooLarge,

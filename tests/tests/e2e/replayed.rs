@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use shadow_tests::agent;
 use shadow_tests::bed::{BASELINE_PORT, Bed, CANDIDATE_PORT, FRONT, PORT};
@@ -113,6 +113,29 @@ fn what_is_found_in_a_capture_is_what_a_run_finds() -> Result<()> {
     ensure!(replayed.report.ledger("/seen") == sent, "of {sent} requests: {}", replayed.said);
     ensure!(replayed.report.ledger("/imbalance") == 0, "{}", replayed.said);
     demo::check(&replayed.report)
+}
+
+#[test]
+fn what_was_recorded_masked_is_compared_with_answers_masked_likewise() -> Result<()> {
+    let bed = Bed::new()?;
+    let folder = bed.folder();
+    let _production = Shop::start(&bed.production, folder, "production", Version::Production, PORT)?;
+    let capture = Capture::start(&bed.production, FRONT, &folder.join("front.pcap"))?;
+    let sent = demo::traffic(&bed)?;
+    let file = capture.finish()?.display().to_string();
+    let recorded = folder.join("recorded.gor").display().to_string();
+    let status = agent::command(&bed, &["record", "--from", &file, "--out", &recorded])?.output()?;
+    ensure!(status.status.success(), "{status:?}");
+    let text = fs::read(&recorded)?;
+    let text = String::from_utf8_lossy(&text);
+    ensure!(text.contains("[masked: email]") && !text.contains("@shop.example"), "nothing was masked");
+    let _candidate = candidate(&bed, Duration::ZERO)?;
+    let _baseline = Shop::start(&bed.shadow, folder, "baseline", Version::Production, BASELINE_PORT)?;
+    let (shadow, baseline) = (bed.candidate_url(), bed.baseline_url());
+    let arguments = ["--from", &recorded, "--speed", "4x", "--shadow", &shadow, "--baseline", &baseline];
+    let replayed = replay(&bed, &arguments)?;
+    ensure!(replayed.report.ledger("/seen") == sent, "of {sent} requests: {}", replayed.said);
+    demo::check(&replayed.report).with_context(|| replayed.said)
 }
 
 #[test]

@@ -4,15 +4,39 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use super::send::{DESCRIBING, remove};
 use super::{Kept, Masker};
-use crate::exchange::{Exchange, Headers, SkipReason};
+use crate::exchange::{Exchange, Headers, Request, Response, SkipReason};
 
 mod body;
 mod framing;
 #[cfg(test)]
 mod tests;
+
+/// How what was masked looks, in text and in a target or form.
+const MASKED: [&[u8]; 2] = [b"[masked: ", b"[masked:%20"];
+
+/// Whether something in the request was masked when it was recorded, so that production was asked for something else.
+#[must_use]
+pub fn request_was_masked(request: &Request) -> bool {
+    holds_mask(&request.target) || message_was_masked(&request.headers, &request.body, &request.trailers)
+}
+
+/// Whether something in the response was masked when it was recorded.
+#[must_use]
+pub fn response_was_masked(response: &Response) -> bool {
+    message_was_masked(&response.headers, &response.body, &response.trailers)
+}
+
+fn message_was_masked(headers: &Headers, body: &[u8], trailers: &Headers) -> bool {
+    holds_mask(body) || headers.iter().chain(trailers.iter()).any(|(_, value)| holds_mask(value))
+}
+
+fn holds_mask(bytes: &[u8]) -> bool {
+    MASKED.iter().any(|mask| memmem::find(bytes, mask).is_some())
+}
 
 /// Masks are applied until nothing changes any more, so that what is kept is masked to itself. What still changes after
 /// so many passes is given up.
@@ -44,6 +68,23 @@ impl Masker {
             if masked == kept {
                 framing::settle(&mut kept);
                 return Ok(Kept(kept));
+            }
+            kept = masked;
+        }
+        Err(SkipReason::Unmaskable)
+    }
+
+    /// A response as it would have been recorded, which makes it comparable with one that was.
+    ///
+    /// # Errors
+    /// As for [`Masker::keep_exchange`].
+    pub fn as_recorded(&self, response: &Response) -> Result<Response, SkipReason> {
+        let mut kept = response.clone();
+        for _ in 0..MAX_PASSES {
+            let mut masked = kept.clone();
+            self.message(&mut masked.headers, &mut masked.body, &mut masked.trailers)?;
+            if masked == kept {
+                return Ok(kept);
             }
             kept = masked;
         }
@@ -85,7 +126,7 @@ impl Masker {
     }
 
     /// The masked target; `None` when nothing in it is masked.
-    fn whole_target(&self, request: &crate::exchange::Request) -> Option<Bytes> {
+    fn whole_target(&self, request: &Request) -> Option<Bytes> {
         let kept = self.keep_whole_target(request);
         if *kept.get() == String::from_utf8_lossy(&request.target) {
             return None;

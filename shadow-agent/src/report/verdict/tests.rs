@@ -121,6 +121,7 @@ fn what_was_not_compared_allows_no_pass() {
     let uncomparable = |reason| answered(Comparison::Uncomparable(reason), 200);
     let unknown = [
         ("no_baseline", uncomparable(UncomparableReason::NoBaseline)),
+        ("masked_response", uncomparable(UncomparableReason::MaskedResponse)),
         ("encoding", uncomparable(UncomparableReason::Encoding)),
         ("too_large", uncomparable(UncomparableReason::TooLarge)),
         ("body_too_large", failed(FailReason::BodyTooLarge)),

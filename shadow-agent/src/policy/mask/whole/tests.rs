@@ -63,6 +63,35 @@ fn targets_and_fields_stay_messages() {
 }
 
 #[test]
+fn what_was_masked_is_known_again_and_answers_are_made_like_it() {
+    let masker = Masker::default();
+    let plain = exchange("POST /a?x=1\nA: b\n\nc", "200\nContent-Type: application/json\n\n{\"n\": 1}");
+    assert!(!request_was_masked(&plain.request) && !response_was_masked(&plain.response));
+    for request in [
+        "GET /a?token=x",
+        "GET /a\nCookie: a=b",
+        "POST /a\nContent-Type: application/x-www-form-urlencoded\n\npassword=a",
+        "POST /a\n\nbob@example.com",
+    ] {
+        let kept = masker.keep_exchange(&exchange(request, "204")).unwrap();
+        assert!(request_was_masked(&kept.get().request), "{request}");
+        assert!(!response_was_masked(&kept.get().response), "{request}");
+    }
+    let answer = |email: &str, n: u32| {
+        let head = "200\nSet-Cookie: s=1\nContent-Type: application/json";
+        exchange("GET /", &format!("{head}\n\n{{\"to\": \"{email}\", \"n\": {n}}}"))
+    };
+    let recorded = masker.keep_exchange(&answer("bob@example.com", 1)).unwrap();
+    let recorded = &recorded.get().response;
+    assert!(response_was_masked(recorded));
+    let alike = |email, n| masker.as_recorded(&answer(email, n).response).unwrap().body;
+    assert_eq!(alike("ann@example.com", 1), recorded.body, "what is masked cannot differ");
+    assert_ne!(alike("bob@example.com", 2), recorded.body, "all else can");
+    let broken = exchange("GET /", "200\nContent-Type: application/json\nContent-Encoding: gzip\n\nx");
+    assert_eq!(masker.as_recorded(&broken.response), Err(SkipReason::Unmaskable));
+}
+
+#[test]
 fn json_is_masked_by_path_by_name_and_by_form() {
     let masker = masker(&["$..email", "$.card.number"]);
     let cases = [
