@@ -1,5 +1,6 @@
 //! What the first bytes of a stream say about it. Judges prefixes only; parses nothing.
 
+use super::h1::MAX_METHOD;
 use super::h2;
 use crate::capture::Direction;
 
@@ -57,7 +58,7 @@ pub(super) fn request_line(prefix: &[u8]) -> Option<bool> {
     let method = visible.iter().position(|&byte| byte == b' ').unwrap_or(visible.len());
     let (method, rest) = visible.split_at(method);
     if !method.iter().all(|&byte| is_token(byte))
-        || method.len() > 64
+        || method.len() > MAX_METHOD
         || (method.is_empty() && !rest.is_empty())
     {
         return Some(false);

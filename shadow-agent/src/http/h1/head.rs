@@ -16,6 +16,9 @@ pub const MAX_HEAD: usize = 64 << 10;
 /// The most field lines taken in one head or trailer section; more make the message malformed to us.
 pub const MAX_FIELDS: usize = 128;
 
+/// The longest method, in bytes: what is longer cannot be told from another protocol while its line is not whole.
+pub(in crate::http) const MAX_METHOD: usize = 64;
+
 /// The bytes violate RFC 9112, or go beyond [`MAX_HEAD`], [`MAX_FIELDS`] or the codings understood here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
@@ -188,6 +191,9 @@ pub(super) fn request(head: &Bytes) -> Result<RequestHead, Malformed> {
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Malformed);
     };
+    if method.len() > MAX_METHOD {
+        return Err(Malformed);
+    }
     let version = version_of(version);
     let facts = Facts::of(parsed.headers)?;
     let framing = match (facts.coding, facts.length) {

@@ -131,6 +131,11 @@ fn messages_and_their_framing() {
             &[get("/a"), down("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n")],
             &["GET /a 200"],
         ),
+        (
+            "a method at the limit",
+            &[up(format!("{} /a HTTP/1.1\r\n\r\n", "M".repeat(64))), ok("x")],
+            &[&format!("{} /a 200 x", "M".repeat(64))],
+        ),
         ("extension method", &[up("M-SEARCH * HTTP/1.1\r\n\r\n"), ok("")], &["M-SEARCH * 200"]),
         (
             "a half-closed client still gets its response",
@@ -225,6 +230,11 @@ fn what_is_left_alone() {
             &["skipped not_http"],
         ),
         ("a line that is no request", &[up("EHLO example.org\r\n"), up("QUIT\r\n")], &["skipped not_http"]),
+        (
+            "a method that is too long, whole or in pieces",
+            &[up(format!("{} /a HTTP/1.1\r\n\r\n", "M".repeat(65))), ok("x")],
+            &["skipped not_http"],
+        ),
         ("HTTP/0.9", &[up("GET /\r\n"), down("<html>")], &["skipped not_http"]),
         ("the server speaks first", &[down("220 mail\r\n"), up("EHLO\r\n")], &["skipped not_http"]),
         (
