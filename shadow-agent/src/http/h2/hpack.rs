@@ -21,6 +21,10 @@ use table::{Entry, Table};
 /// unknown here.
 pub const MAX_TABLE: usize = 64 << 10;
 
+/// A value of at most so many bytes shares an allocation with its name, and a string may leave as many of its own unused.
+/// More would outlive the entry uncounted, because other fields take their names from it.
+const MAX_UNCOUNTED: usize = 128;
+
 /// The size of a dynamic table until somebody changes it (RFC 9113, section 6.5.2).
 const DEFAULT_TABLE: usize = 4096;
 
@@ -136,12 +140,16 @@ impl Decoder {
     fn literal(&self, rest: &mut &[u8], prefix: u32) -> Result<Entry, HpackError> {
         let index = integer(rest, prefix)?;
         if index == 0 {
-            // Name and value share one allocation.
             let mut text = Vec::new();
             string(rest, &mut text)?;
             let name = text.len();
             string(rest, &mut text)?;
-            let mut value = Bytes::from(text);
+            if text.len() - name > MAX_UNCOUNTED {
+                let value = text.split_off(name);
+                return Ok(Entry::Known(kept(text), kept(value)));
+            }
+            // Name and value share one allocation.
+            let mut value = kept(text);
             let name = value.split_to(name.min(value.len()));
             return Ok(Entry::Known(name, value));
         }
@@ -149,7 +157,7 @@ impl Decoder {
         let mut value = Vec::new();
         string(rest, &mut value)?;
         Ok(match entry {
-            Entry::Known(name, _) => Entry::Known(name, value.into()),
+            Entry::Known(name, _) => Entry::Known(name, kept(value)),
             Entry::Unknown { .. } => Entry::Unknown { least: value.len() },
         })
     }
@@ -159,6 +167,14 @@ impl Default for Decoder {
     fn default() -> Decoder {
         Decoder::new()
     }
+}
+
+/// Text that stays.
+fn kept(mut text: Vec<u8>) -> Bytes {
+    if text.capacity() - text.len() > MAX_UNCOUNTED {
+        text.shrink_to_fit();
+    }
+    text.into()
 }
 
 /// Reads a string literal (RFC 7541, section 5.2), and appends it to `text`.

@@ -170,3 +170,50 @@ fn blocks_that_are_none_are_refused_and_make_the_table_unknown() {
     }
     assert_eq!(lines(&mut Decoder::new(), &bytes("20 3f e1 1f 82")).unwrap(), [":method: GET"]);
 }
+
+/// A string of plain octets.
+fn plain(text: &[u8]) -> Vec<u8> {
+    let mut coded = match u32::try_from(text.len()).unwrap() {
+        length @ 0..127 => vec![length as u8],
+        length => {
+            let (mut rest, mut coded) = (length - 127, vec![0x7F]);
+            while rest >= 128 {
+                coded.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            coded.push(rest as u8);
+            coded
+        }
+    };
+    coded.extend_from_slice(text);
+    coded
+}
+
+#[test]
+fn a_name_that_is_used_again_keeps_no_large_value_in_memory() {
+    for (length, shared) in [(MAX_UNCOUNTED, true), (MAX_UNCOUNTED + 1, false)] {
+        let mut decoder = Decoder::new();
+        let block = [&[0x40][..], &plain(b"name"), &plain(&vec![b'v'; length])].concat();
+        decoder.decode(&block, &mut |_| {}).unwrap();
+        let Ok(Entry::Known(name, value)) = decoder.table.get(62) else { panic!("it is known") };
+        assert_eq!((&name[..], value.len()), (&b"name"[..], length));
+        assert_eq!(name.as_ptr_range().end == value.as_ptr(), shared, "a value of {length} bytes");
+    }
+}
+
+#[test]
+fn a_string_takes_hardly_more_memory_than_its_length() {
+    // Symbols whose codes have 30 bits: far fewer octets come out than could.
+    let coded = huffman_for_tests::encode(&[b'\n'; 1000]);
+    let mut string = plain(&coded);
+    string[0] |= 0x80;
+    let mut fields = Vec::new();
+    let named = [&[0x40][..], &plain(b"name"), &string, &[0x0f, 0x2f], &string].concat();
+    Decoder::new().decode(&named, &mut |field| fields.push(field)).unwrap();
+    for field in fields {
+        let Field::Known(_, value) = field else { panic!("it is known") };
+        assert_eq!(value.len(), 1000);
+        let allocated = Vec::from(value).capacity();
+        assert!(allocated <= 1000 + MAX_UNCOUNTED, "{allocated} bytes");
+    }
+}
