@@ -7,15 +7,23 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::terminal::{self, CLEAR_LINE};
 
+/// The HTTP/2 library says at `debug` what peers sent: some field values, and the text of a GOAWAY.
+const QUIET: &str = "h2=info";
+
 /// Starts logging with a filter that the command line has checked.
 pub fn start(filter: &str) {
     let terminal = terminal::is_watched();
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+        .with_env_filter(masked(filter))
         .with_ansi(terminal)
         .with_target(false)
         .with_writer(Lines { terminal })
         .init();
+}
+
+/// That filter, without what would show values.
+fn masked(filter: &str) -> EnvFilter {
+    EnvFilter::new(format!("{filter},{QUIET}"))
 }
 
 /// Says on standard error why the program ends.
@@ -62,6 +70,40 @@ impl<'a> MakeWriter<'a> for Lines {
 mod tests {
     use super::*;
     use crate::cli::UsageError;
+
+    #[test]
+    fn the_http2_library_s_frames_are_never_logged() {
+        #[derive(Clone, Default)]
+        struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+        impl Write for Log {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        for filter in ["debug", "trace", "info,h2=trace"] {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter(masked(filter))
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::debug!(target: "h2::codec::framed_read", "secret");
+                tracing::warn!(target: "h2::proto", "fine");
+                tracing::info!("ours");
+            });
+            let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+            let expected = (false, true, true);
+            let found = (text.contains("secret"), text.contains("fine"), text.contains("ours"));
+            assert_eq!(found, expected, "{filter}: {text}");
+        }
+    }
 
     #[test]
     fn nothing_is_said_twice_and_no_cause_is_left_out() {
