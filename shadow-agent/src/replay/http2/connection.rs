@@ -108,9 +108,12 @@ impl Connection {
         body_limit: usize,
     ) -> Result<Answer, Broken> {
         let broken = |reason, progress| Broken { reason, progress };
-        // Fails only when the connection has ended; whatever ended it, this request has nothing to do with it.
+        // Fails only when the connection has ended, or has no streams left; this request has nothing to do with either.
         let ready = self.sender.clone().ready().await;
-        let mut sender = ready.map_err(|_| broken(FailReason::Closed, Progress::Unsent))?;
+        let mut sender = ready.map_err(|_| {
+            self.frames.leave();
+            broken(FailReason::Closed, Progress::Unsent)
+        })?;
         let Http2Request { head, body, trailers } = request;
         let whole = body.is_empty() && trailers.is_none();
         let (response, stream) =
