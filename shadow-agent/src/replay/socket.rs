@@ -140,6 +140,9 @@ pub(super) trait Watch {
 
     /// These were read just now; none at the end of the stream.
     fn read(&self, bytes: &[u8], at: Instant);
+
+    /// The socket takes nothing at the moment.
+    fn blocked(&self) {}
 }
 
 /// When the bytes of one exchange passed the socket.
@@ -217,6 +220,14 @@ impl<W: Watch> Socket<W> {
     pub(super) fn new(link: Link, watch: W) -> Socket<W> {
         Socket { link, watch }
     }
+
+    /// Tells the watch if nothing could be written.
+    fn told<T>(&self, writing: Poll<T>) -> Poll<T> {
+        if writing.is_pending() {
+            self.watch.blocked();
+        }
+        writing
+    }
 }
 
 impl<W: Watch + Unpin> AsyncRead for Socket<W> {
@@ -236,7 +247,8 @@ impl<W: Watch + Unpin> AsyncWrite for Socket<W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // Before: while the call lasts, the answer may already arrive.
         let now = Instant::now();
-        let written = ready!(Pin::new(&mut self.link.stream).poll_write(cx, bytes))?;
+        let writing = Pin::new(&mut self.link.stream).poll_write(cx, bytes);
+        let written = ready!(self.told(writing))?;
         self.watch.wrote(bytes.get(..written).unwrap_or_default(), now);
         Poll::Ready(Ok(written))
     }
@@ -247,7 +259,8 @@ impl<W: Watch + Unpin> AsyncWrite for Socket<W> {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let now = Instant::now();
-        let written = ready!(Pin::new(&mut self.link.stream).poll_write_vectored(cx, bytes))?;
+        let writing = Pin::new(&mut self.link.stream).poll_write_vectored(cx, bytes);
+        let written = ready!(self.told(writing))?;
         let mut left = written;
         for part in bytes {
             let passed = part.len().min(left);

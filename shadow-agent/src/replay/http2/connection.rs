@@ -85,9 +85,10 @@ impl Connection {
         !self.frames.leaving()
     }
 
-    /// The streams that the target takes at once.
+    /// The streams that the target takes at once. None more while it reads nothing: a request that waits here cannot be
+    /// taken back any more, not even by the kill switch.
     pub(super) fn most_streams(&self) -> usize {
-        self.sender.current_max_send_streams()
+        if self.frames.is_blocked() { 0 } else { self.sender.current_max_send_streams() }
     }
 
     /// Opens no further stream if nothing was read since `since`: the way to the target may be gone.

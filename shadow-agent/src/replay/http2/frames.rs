@@ -38,6 +38,8 @@ struct State {
     /// The target takes no new streams, or the connection has ended.
     leaving: bool,
     last_read: Option<Instant>,
+    /// The socket has taken nothing since it was last asked to.
+    blocked: bool,
     /// The highest stream whose request was handed to the socket, at least in part. They go out in order.
     highest: u32,
     streams: BTreeMap<u32, Stream>,
@@ -131,6 +133,7 @@ impl Cursor {
 
 impl State {
     fn wrote(&mut self, mut bytes: &[u8], at: Instant) {
+        self.blocked = false;
         let preface = bytes.len().min(self.sent.preface);
         self.sent.preface -= preface;
         bytes = bytes.get(preface..).unwrap_or_default();
@@ -197,6 +200,11 @@ impl Frames {
         self.lock().leaving = true;
     }
 
+    /// Whether what is sent now has to wait until the target reads what was sent before.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.lock().blocked
+    }
+
     /// When anything was read last.
     pub(super) fn last_read(&self) -> Option<Instant> {
         self.lock().last_read
@@ -230,6 +238,10 @@ impl Watch for Frames {
 
     fn read(&self, bytes: &[u8], at: Instant) {
         self.lock().read(bytes, at);
+    }
+
+    fn blocked(&self) {
+        self.lock().blocked = true;
     }
 }
 

@@ -156,6 +156,42 @@ async fn a_connection_on_which_nothing_comes_any_more_is_not_used_again() {
     assert_eq!(accepted.await.unwrap().len(), 2);
 }
 
+#[tokio::test]
+async fn nothing_waits_behind_a_request_that_the_target_does_not_read() {
+    const WINDOW: u32 = (1 << 31) - 1;
+    let (accepted, was_accepted) = tokio::sync::watch::channel(());
+    let mut builder = Builder::new();
+    builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    let server = Http2Server::scripted(builder, move |number, mut connection| {
+        let accepted = accepted.clone();
+        async move {
+            let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
+            if number == 1 {
+                accepted.send_replace(());
+                // Nobody reads the connection from here on.
+                std::future::pending::<()>().await;
+            }
+            respond.send_response(http::Response::new(()), true).unwrap();
+            while connection.accept().await.is_some() {}
+        }
+    })
+    .await;
+    let replayer = Arc::new(only(config::Target { timeout: LONG, ..target(server.port) }));
+    let large = {
+        let replayer = Arc::clone(&replayer);
+        let body = "x".repeat(64 << 20);
+        tokio::spawn(
+            async move { end(&replayer, sendable_by(Version::HTTP_2, "POST", "/", &[], &body)).await },
+        )
+    };
+    was_accepted.clone().changed().await.unwrap();
+    // The buffers of both hosts take their time to fill.
+    tokio::time::sleep(SHORT * 5).await;
+    let ended = tokio::time::timeout(SHORT * 20, end(&replayer, get2())).await;
+    assert_eq!(ended.as_deref(), Ok("200"), "it is sent by another connection, at once");
+    large.abort();
+}
+
 /// An empty one, as every server begins.
 const SETTINGS_FRAME: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
