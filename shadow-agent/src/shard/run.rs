@@ -66,6 +66,8 @@ pub fn run<S: SegmentSource>(
 ) -> Result<(), S::Error> {
     let Links { control, stop, .. } = *links;
     let mut batch = Batch::new(links, source.can_wait());
+    // What a pipe brought does not wait for what it will bring.
+    let most = if source.can_wait() { 1 } else { BATCH };
     let mut clock = Clock { stands: source.can_wait(), last: None };
     let mut stopping: Option<Instant> = None;
     let mut enabled = true;
@@ -89,7 +91,7 @@ pub fn run<S: SegmentSource>(
             pipeline.segment(segment, &mut |event| batch.add(event));
             batch.wait(&pipeline);
             taken += 1;
-            if batch.ready.len() >= BATCH || taken % SEGMENTS == 0 {
+            if batch.ready.len() >= most || taken % SEGMENTS == 0 {
                 batch.enter(&pipeline);
                 beat();
             }
@@ -167,10 +169,13 @@ impl<'a> Batch<'a> {
 
     fn add(&mut self, event: Event) {
         match event {
-            Event::Exchange(exchange) => match (&mut self.surplus, self.links.backlog.reserve(exchange)) {
-                (None, Err(_)) => count(&mut self.lost, LostReason::Backlog as usize),
-                (Some(surplus), Err(exchange)) => surplus.push_back(*exchange),
-                (_, Ok(place)) => self.ready.push(place),
+            Event::Exchange(exchange) => match &mut self.surplus {
+                // None overtakes another.
+                Some(surplus) => surplus.push_back(exchange),
+                None => match self.links.backlog.reserve(exchange) {
+                    Ok(place) => self.ready.push(place),
+                    Err(_) => count(&mut self.lost, LostReason::Backlog as usize),
+                },
             },
             Event::Skipped(reason) => count(&mut self.skipped, reason as usize),
             Event::Lost(lost) => count(&mut self.lost, lost.reason as usize),

@@ -198,6 +198,70 @@ fn a_source_that_can_wait_does_not_wait_for_somebody_who_is_gone_or_wants_no_mor
     }
 }
 
+/// A file that hands over what it has in one go.
+struct OneGo<F>(Option<F>);
+
+impl<F: FnOnce(&mut dyn FnMut(&Segment<'_>)) + Send> SegmentSource for OneGo<F> {
+    type Error = io::Error;
+
+    fn can_wait(&self) -> bool {
+        true
+    }
+
+    fn poll(&mut self, _: Duration, handle: &mut dyn FnMut(&Segment<'_>)) -> io::Result<Option<usize>> {
+        Ok(self.0.take().map(|give| {
+            give(handle);
+            1
+        }))
+    }
+}
+
+/// Runs a file to its end.
+fn run_to_end(give: impl FnOnce(&mut dyn FnMut(&Segment<'_>)) + Send, backlog: &Sender) {
+    let (ledger, control) = (Ledger::new(1, 1), Control::new(true));
+    let stop = AtomicBool::new(false);
+    let links = Links { shard: 0, ledger: &ledger, backlog, control: &control, stop: &stop };
+    run(OneGo(Some(give)), pipeline(), &links, || ()).unwrap();
+    assert_eq!(ledger.snapshot().imbalance(), 0);
+}
+
+#[test]
+fn what_a_pipe_brought_does_not_wait_for_what_it_will_bring() {
+    let (sender, mut receiver) = backlog(4, 16 << 20);
+    let give = |handle: &mut dyn FnMut(&Segment<'_>)| {
+        request(1, handle);
+        response(1, handle);
+        // Here a read blocks; the exchange is there already.
+        assert!(try_next(&mut receiver).is_some());
+    };
+    run_to_end(give, &sender);
+}
+
+#[test]
+fn an_exchange_that_waits_for_room_is_not_overtaken_by_a_smaller_one() {
+    let (sender, mut receiver) = backlog(8, 40 << 10);
+    let answer = |length: usize| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        [head.as_bytes(), &vec![b'x'; length]].concat()
+    };
+    let give = move |handle: &mut dyn FnMut(&Segment<'_>)| {
+        for port in [1, 2] {
+            send(port, true, &b"GET / HTTP/1.1\r\n\r\n".repeat(2), handle);
+            send(port, false, &[answer(30_000), answer(port.into())].concat(), handle);
+        }
+    };
+    let lengths = thread::scope(|scope| {
+        scope.spawn(move || {
+            run_to_end(give, &sender);
+            drop(sender);
+        });
+        std::iter::from_fn(|| next(&mut receiver))
+            .map(|admitted| admitted.exchange.response.body.len())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(lengths, [30_000, 1, 30_000, 2]);
+}
+
 #[test]
 fn the_kill_switch_skips_what_is_open_and_what_comes_later_is_rebuilt_again() {
     let (sender, _receiver) = backlog(4, 16 << 20);
@@ -243,6 +307,18 @@ fn a_lower_sample_loses_what_is_open_in_the_flows_it_leaves_out_and_nothing_else
     assert!((30..=70).contains(&lost), "{lost} of 100 flows");
     assert_eq!((end.lost_total(), end.seen, end.imbalance()), (lost, 200, 0));
     assert_eq!(end.in_flight, 200 - lost, "everything else is whole");
+}
+
+/// What is there now.
+fn try_next(receiver: &mut Receiver) -> Option<Admitted> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            admitted = receiver.next() => admitted,
+            () = std::future::ready(()) => None,
+        }
+    })
 }
 
 fn next(receiver: &mut Receiver) -> Option<Admitted> {
