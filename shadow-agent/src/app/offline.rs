@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use caps::Capability;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::CpuGuard;
@@ -39,6 +40,9 @@ use crate::terminal;
 
 /// Requests that were late by less are on time.
 const ON_TIME: Duration = Duration::from_secs(1);
+
+/// How long reading may go on after the wish to stop. A pipe that gives nothing would hold it up for ever.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// Replays a file, and says how that ended.
 pub(super) fn replay(
@@ -119,7 +123,7 @@ pub(super) fn replay(
     enough.cancel();
     join(heartbeat);
     control.standstill().rest();
-    let read = reader.finish();
+    let read = runtime.block_on(reader.finish(signals.stop()));
     runtime.block_on(drain(&line, driving, &mut signals));
     if let Some(late) = late.filter(|late| *late > ON_TIME && pacing.pace != Pace::Max) {
         tracing::warn!(
@@ -162,11 +166,21 @@ impl Reader {
         Ok(Reader { thread: thread.context("the thread that reads the file could not be started")?, ended })
     }
 
-    /// Waits for its end, and says what could not be read.
-    fn finish(mut self) -> anyhow::Result<()> {
+    /// Waits for its end, and says what could not be read. When `again` somebody asks, or after [`LETTING_GO`], it is left
+    /// to itself.
+    async fn finish(self, again: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            ended = self.ended => Some(ended),
+            () = sleep(LETTING_GO) => None,
+            () = again => None,
+        };
+        let Some(ended) = ended else {
+            tracing::warn!("what is read gives nothing more, and no end; it was given up");
+            return Ok(());
+        };
         join(self.thread);
         // Without a word it ended by a panic, and that is told already.
-        let Ok((ended, tally)) = self.ended.try_recv() else { return Ok(()) };
+        let Ok((ended, tally)) = ended else { return Ok(()) };
         tell(&tally);
         Ok(ended?)
     }
@@ -206,4 +220,27 @@ fn origin(config: &Config) -> anyhow::Result<Origin> {
 /// What a file shows of a kernel.
 fn nothing() -> Observed {
     Observed { counters: Arc::new(Counters::default), interfaces: Arc::new(Vec::new) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_gives_nothing_more_holds_nobody_up() {
+        let silent = || {
+            let (tell, ended) = oneshot::channel();
+            // It ends with the test, which a thread that is waited for would not.
+            let (hold, held) = std::sync::mpsc::channel::<()>();
+            let thread = thread::spawn(move || {
+                let _ = held.recv();
+                drop(tell);
+            });
+            (Reader { thread, ended }, hold)
+        };
+        let (reader, _hold) = silent();
+        assert!(reader.finish(std::future::pending()).await.is_ok());
+        let (reader, _hold) = silent();
+        assert!(reader.finish(async {}).await.is_ok());
+    }
 }
