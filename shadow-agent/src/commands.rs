@@ -107,6 +107,7 @@ fn record(arguments: &RecordArgs) -> anyhow::Result<Exit> {
         rotate_every: arguments.rotate_every,
         keep: arguments.keep,
         force: arguments.force,
+        from: arguments.from.clone(),
     };
     record::Kind::of(&options.out)?;
     if let (Some(keep), None, None) = (options.keep, options.rotate_size, options.rotate_every) {
@@ -211,7 +212,9 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         {
             return Exit::Usage;
         }
-        if let Some(RecordError::Kind { .. } | RecordError::Exists { .. }) = cause.downcast_ref() {
+        if let Some(RecordError::Kind { .. } | RecordError::Exists { .. } | RecordError::Itself { .. }) =
+            cause.downcast_ref()
+        {
             return Exit::Usage;
         }
         if cause.is::<PrivilegeError>() {

@@ -54,6 +54,12 @@ pub enum RecordError {
         /// The file.
         path: PathBuf,
     },
+    /// It is the file that is read.
+    #[error("--out {} is the file that is read, which would be lost; name another file", path.display())]
+    Itself {
+        /// The file.
+        path: PathBuf,
+    },
     /// No file of that name can be made.
     #[error("--out {} cannot be created ({source}); name a file in a folder that you may write to", path.display())]
     Create {
@@ -95,6 +101,8 @@ pub struct Options {
     pub keep: Option<usize>,
     /// Whether a file that exists is replaced.
     pub force: bool,
+    /// The file that is read, if there is one; it is never replaced.
+    pub from: Option<PathBuf>,
 }
 
 impl Options {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -81,7 +81,7 @@ impl Output {
     /// Makes a file that nobody else may read, with its beginning and end.
     ///
     /// # Errors
-    /// When there is one and it shall not be replaced, or it cannot be made.
+    /// When there is one and it shall not be replaced, or is the one that is read, or it cannot be made.
     pub(super) fn create(
         path: &Path,
         kind: Kind,
@@ -90,6 +90,9 @@ impl Output {
         tail: &'static str,
         opened: Timestamp,
     ) -> Result<Output, RecordError> {
+        if options.from.as_deref().is_some_and(|from| is_same(from, path)) {
+            return Err(RecordError::Itself { path: path.to_owned() });
+        }
         let file = create(path, options.force).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists if !options.force => RecordError::Exists { path: path.to_owned() },
             _ => RecordError::Create { path: path.to_owned(), source },
@@ -194,6 +197,13 @@ fn restore(file: &File, end: u64, tail: &str) {
     if let Err(error) = restored {
         tracing::warn!("the end of the file is damaged, too ({error})");
     }
+}
+
+/// Whether both names are of one file; `-` is standard input. A link to it may be replaced.
+fn is_same(from: &Path, out: &Path) -> bool {
+    let from = if from == Path::new("-") { Path::new("/dev/stdin") } else { from };
+    let (Ok(from), Ok(out)) = (fs::metadata(from), fs::symlink_metadata(out)) else { return false };
+    (from.dev(), from.ino()) == (out.dev(), out.ino())
 }
 
 fn create(path: &Path, force: bool) -> io::Result<File> {

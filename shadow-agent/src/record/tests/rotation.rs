@@ -200,3 +200,31 @@ fn a_recorder_may_live_in_a_task() {
     fn sent<T: Send>(_: &T) {}
     sent(&Place::new().recorder("a.gor.gz"));
 }
+
+#[test]
+fn the_file_that_is_read_is_never_replaced() {
+    let place = Place::new();
+    let there = |name: &str| place.0.path().join(name);
+    fs::write(there("a.gor"), "read").unwrap();
+    std::os::unix::fs::symlink(there("a.gor"), there("link.gor")).unwrap();
+    fs::hard_link(there("a.gor"), there("same.gor")).unwrap();
+    for from in ["a.gor", "link.gor", "same.gor"] {
+        let options = Options { force: true, from: Some(there(from)), ..place.options("a.gor") };
+        let error = Recorder::new(&options, Arc::default()).unwrap_err();
+        assert!(matches!(error, RecordError::Itself { .. }), "{from}: {error}");
+        assert_eq!(fs::read(there("a.gor")).unwrap(), b"read");
+    }
+    // One of several that rotation names.
+    let options = |rotate_size| Options { rotate_size, force: true, ..place.options("a.gor") };
+    let mut recorder = Recorder::new(&options(Some(1)), Arc::default()).unwrap();
+    recorder.take(&simple(0)).unwrap();
+    recorder.finish().unwrap();
+    let first = place.files().into_keys().find(|name| name.starts_with("a-")).unwrap();
+    let options = Options { from: Some(there(&first)), ..options(Some(1)) };
+    let mut recorder = Recorder::new(&options, Arc::default()).unwrap();
+    assert!(matches!(recorder.take(&simple(0)), Err(RecordError::Itself { .. })));
+    // Another file, and a link to the one that is read, are.
+    let options = Options { force: true, from: Some(there("a.gor")), ..place.options("link.gor") };
+    assert!(Recorder::new(&options, Arc::default()).is_ok());
+    assert_eq!(fs::read(there("a.gor")).unwrap(), b"read");
+}
