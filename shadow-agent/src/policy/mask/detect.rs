@@ -54,11 +54,11 @@ pub(super) fn scrub(text: &str) -> Cow<'_, str> {
         let token = found.name("token")?.as_str();
         is_token(token).then(|| format!("{scheme} {}", placeholder("token")))
     });
-    // What stands before the host of a URL (RFC 3986, section 3.2.1).
+    // What stands before the host of a URL (RFC 3986, section 3.2.1); alone it may be a token.
     replace(&mut text, &USER_INFO, |found| {
         let user = found.name("user")?.as_str();
         let scheme = found.name("scheme").map_or("", |scheme| scheme.as_str());
-        user.contains(':').then(|| format!("{scheme}//{}@", placeholder("user")))
+        (user.contains(':') || !scheme.is_empty()).then(|| format!("{scheme}//{}@", placeholder("user")))
     });
     replace(&mut text, &EMAIL, |_| Some(placeholder("email")));
     replace(&mut text, &IBAN, |found| hide_iban(found.get(0)?.as_str()));
@@ -204,6 +204,7 @@ mod tests {
             ("to http://bob:hunter2@db:5432/x", "to http://[masked: user]@db:5432/x"),
             ("//bob:p@ss:w@db.example.com/x?y", "//[masked: user]@db.example.com/x?y"),
             ("see //a@b and http://h:80/x@y", "see //a@b and http://h:80/x@y"),
+            ("clone https://0123abcd@git.example/x", "clone https://[masked: user]@git.example/x"),
             ("4111111111111111", "[masked: card]"),
             ("card 4111 1111 1111 1111, ok", "card [masked: card], ok"),
             ("5500-0000-0000-0004", "[masked: card]"),
