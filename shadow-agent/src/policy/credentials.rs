@@ -17,6 +17,7 @@ const HEADERS: &[&str] = &[
     "authorization",
     "cf-access-jwt-assertion",
     "cookie",
+    "cookie2",
     "ocp-apim-subscription-key",
     "private-token",
     "proxy-authorization",
@@ -83,6 +84,9 @@ const MEMBERS: &[&str] = &[
     "clientsecret",
     "csrftoken",
     "passphrase",
+    "passwordconfirm",
+    "passwordconfirmation",
+    "passwordhash",
     "privatekey",
     "pwd",
     "secret",
@@ -94,27 +98,37 @@ const MEMBERS: &[&str] = &[
     "xsrftoken",
 ];
 
+/// What the last words of such members are, whatever stands before them: `new_password`, `appSecret`.
+const ENDINGS: &[&str] =
+    &["accesstoken", "apikey", "passphrase", "passwd", "password", "privatekey", "refreshtoken", "secret"];
+
 /// Whether a header field of that name carries credentials, whatever its case.
 #[must_use]
 pub fn is_header(name: &[u8]) -> bool {
     HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// Whether a query or path parameter of that decoded name carries credentials, whatever its case.
+/// Whether a query or path parameter of that decoded name carries credentials, whatever its case, or wherever its name
+/// leads: `user[token]`.
 #[must_use]
 pub fn is_parameter(name: &str) -> bool {
-    PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
+    steps(name).any(|step| PARAMETERS.iter().any(|known| step.eq_ignore_ascii_case(known)))
+}
+
+/// The names in one that leads into an object: `user[password]`, `user.password`, `password[]`.
+pub(super) fn steps(name: &str) -> impl DoubleEndedIterator<Item = &str> {
+    name.split(['[', ']', '.']).filter(|step| !step.is_empty())
 }
 
 /// Whether a member of a document of that name holds credentials, however its words are joined: `access_token`,
-/// `accessToken`, `Access-Token`.
+/// `accessToken`, `Access-Token`, `auth.accessToken`.
 #[must_use]
 pub fn is_member(name: &str) -> bool {
     static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| {
         let all = HEADERS.iter().chain(PARAMETERS).chain(MEMBERS);
         all.map(|name| joined(name)).collect()
     });
-    KNOWN.contains(&joined(name))
+    steps(name).map(joined).any(|step| KNOWN.contains(&step) || ENDINGS.iter().any(|end| step.ends_with(end)))
 }
 
 /// The words of a name in lower case without what joins them.
@@ -179,7 +193,7 @@ mod tests {
 
     #[test]
     fn lists_are_lower_case_and_sorted() {
-        for list in [HEADERS, PARAMETERS, MEMBERS] {
+        for list in [HEADERS, PARAMETERS, MEMBERS, ENDINGS] {
             assert!(list.is_sorted());
             assert!(list.iter().all(|name| *name == name.to_ascii_lowercase()));
         }
@@ -191,20 +205,25 @@ mod tests {
         {
             assert!(is_member(name), "{name}");
         }
-        for name in ["tokens", "next_page", "", "description", "key", "passwords_changed"] {
+        for name in ["user[password]", "user.password", "password[]", "new_password", "password-confirmation"]
+        {
+            assert!(is_member(name), "{name}");
+        }
+        for name in ["tokens", "next_page", "", "[]", "description", "key", "passwords_changed"] {
             assert!(!is_member(name), "{name}");
         }
     }
 
     #[test]
     fn a_stripped_target_keeps_everything_else() {
-        let cases: [(&str, Option<&str>); 9] = [
+        let cases: [(&str, Option<&str>); 10] = [
             ("/a?x=1", None),
             ("/a", None),
             ("/a?", None),
             ("/a?token=1", Some("/a")),
             ("/a?x=1&Access_Token=2&y=3", Some("/a?x=1&y=3")),
             ("/a?%74oken=2&y", Some("/a?y")),
+            ("/a?user%5Btoken%5D=2&user[name]=3", Some("/a?user[name]=3")),
             ("/a;jsessionid=1/b;v=2?x", Some("/a/b;v=2?x")),
             ("/a;v=1;JSESSIONID=2", Some("/a;v=1")),
             ("/token/password", None),

@@ -26,6 +26,18 @@ pub(crate) fn percent_decode(encoded: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(decoded)
 }
 
+/// Percent-encoding is undone so many times: a target in a target in a target.
+pub(crate) const MAX_DECODINGS: usize = 3;
+
+/// A text after percent-encoding was undone once, twice, and so on, while that changes it.
+pub(crate) fn decodings(encoded: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let once = |encoded: &[u8]| match percent_decode(encoded) {
+        Cow::Owned(decoded) if decoded != encoded => Some(decoded),
+        _ => None,
+    };
+    std::iter::successors(once(encoded), move |decoded| once(decoded)).take(MAX_DECODINGS)
+}
+
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }

@@ -15,7 +15,7 @@ use super::{Kept, Masker, detect};
 use crate::content;
 use crate::exchange::Request;
 use crate::policy::credentials;
-use crate::policy::target::{parameter_name, percent_decode};
+use crate::policy::target::{MAX_DECODINGS, decodings, parameter_name, percent_decode};
 
 /// The longest value kept, in bytes; more is cut and marked by an ellipsis.
 pub const MAX_KEPT: usize = 256;
@@ -86,8 +86,12 @@ impl Masker {
     }
 
     fn header(&self, name: &[u8], value: &[u8], extent: Extent) -> Kept<String> {
-        if self.keep.names_header(name) || credentials::is_header(name) || is_set_cookie(name) {
+        if self.keep.names_header(name) || is_credential(name) || is_set_cookie(name) {
             return Kept(detect::placeholder("header"));
+        }
+        // An authority has no user information in HTTP (RFC 9110, section 4.2.4); who sends it sends a password.
+        if name.eq_ignore_ascii_case(b"host") && value.contains(&b'@') {
+            return Kept(detect::placeholder("user"));
         }
         self.keep_loose(&String::from_utf8_lossy(value), extent)
     }
@@ -204,24 +208,29 @@ impl Masker {
 
     /// A piece of a target, hidden whole when anything in it has to be.
     fn piece(&self, raw: &[u8]) -> String {
-        let decoded = percent_decode(raw);
-        let text = String::from_utf8_lossy(&decoded);
-        if !self.keep.fields.is_empty() && resembles_json(&text) {
-            return detect::placeholder("field");
+        let mut decoded = decodings(raw).peekable();
+        let hidden = match decoded.peek() {
+            None => self.hidden_piece(&String::from_utf8_lossy(raw)),
+            Some(_) => decoded.find_map(|decoded| self.hidden_piece(&String::from_utf8_lossy(&decoded))),
+        };
+        hidden.unwrap_or_else(|| String::from_utf8_lossy(raw).into_owned())
+    }
+
+    fn hidden_piece(&self, text: &str) -> Option<String> {
+        if !self.keep.fields.is_empty() && resembles_json(text) {
+            return Some(detect::placeholder("field"));
         }
-        if matches!(self.hide_parameters(&text), Cow::Owned(_)) {
-            return detect::placeholder("query");
+        if matches!(self.hide_parameters(text), Cow::Owned(_)) {
+            return Some(detect::placeholder("query"));
         }
-        match detect::scrub(&text) {
-            Cow::Borrowed(_) => String::from_utf8_lossy(raw).into_owned(),
-            // The placeholder says why; what stands around it may be the rest of the same datum.
-            Cow::Owned(scrubbed) => match (scrubbed.find("[masked: "), scrubbed.find(']')) {
-                (Some(start), Some(end)) if start < end => {
-                    scrubbed.get(start..=end).unwrap_or_default().to_owned()
-                }
-                _ => detect::placeholder("text"),
-            },
-        }
+        let Cow::Owned(scrubbed) = detect::scrub(text) else { return None };
+        // The placeholder says why; what stands around it may be the rest of the same datum.
+        Some(match (scrubbed.find("[masked: "), scrubbed.find(']')) {
+            (Some(start), Some(end)) if start < end => {
+                scrubbed.get(start..=end).unwrap_or_default().to_owned()
+            }
+            _ => detect::placeholder("text"),
+        })
     }
 
     pub(super) fn parameter(&self, name: &str, raw: &[u8]) -> String {
@@ -238,18 +247,15 @@ impl Masker {
     }
 
     pub(super) fn hides_parameter(&self, name: &str) -> bool {
-        self.keep.names_parameter(name) || credentials::is_member(name)
+        credentials::is_member(name)
+            || self.keep.names_parameter(name)
+            || credentials::steps(name).any(|step| self.keep.names_parameter(step))
     }
 
     /// What every value goes through in the end.
     fn finish(&self, text: &str, extent: Extent) -> Kept<String> {
         let scanned = if extent == Extent::Whole { text } else { prefix(text, MAX_SCANNED) };
-        let decoded = percent_decode(scanned.as_bytes());
-        let scrubbed = match self.scrub(&String::from_utf8_lossy(&decoded)) {
-            // Something is hidden behind percent-encoding, perhaps: show the text without it.
-            Cow::Owned(scrubbed) => Cow::Owned(scrubbed),
-            Cow::Borrowed(_) => self.scrub(scanned),
-        };
+        let scrubbed = self.scrub_decoded(scanned);
         if extent == Extent::Whole {
             return Kept(scrubbed.into_owned());
         }
@@ -265,8 +271,30 @@ impl Masker {
         })
     }
 
-    pub(super) fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    /// A text without what has to be hidden, even behind percent-encoding; then it is shown without that encoding.
+    pub(super) fn scrub_decoded<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut shown = self.scrub(text);
+        let mut decoded = Cow::Borrowed(&*shown);
+        let mut hidden = None;
+        for _ in 0..MAX_DECODINGS {
+            let Some(next) = decodings(decoded.as_bytes()).next() else { break };
+            decoded = Cow::Owned(String::from_utf8_lossy(&next).into_owned());
+            if let Cow::Owned(scrubbed) = self.scrub(&decoded) {
+                hidden = Some(scrubbed.clone());
+                decoded = Cow::Owned(scrubbed);
+            }
+        }
+        if let Some(hidden) = hidden {
+            shown = Cow::Owned(hidden);
+        }
+        shown
+    }
+
+    fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = self.hide_members(text);
+        if let Cow::Owned(hidden) = self.hide_elements(&text) {
+            text = Cow::Owned(hidden);
+        }
         if let Cow::Owned(hidden) = self.hide_parameters(&text) {
             text = Cow::Owned(hidden);
         }
@@ -278,7 +306,7 @@ impl Masker {
 
     /// Hides `name=value` in running text, as in URLs, for every parameter that is hidden in targets.
     fn hide_parameters<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let separates = |char: char| char.is_whitespace() || "?&;:/|#\"'<>()[]{},\\".contains(char);
+        let separates = |char: char| char.is_whitespace() || "?&;:/|#\"'<>(){},\\".contains(char);
         let mut hidden = String::new();
         let mut shown_to = 0;
         for (equals, _) in text.match_indices('=') {
@@ -288,14 +316,15 @@ impl Masker {
             if !self.hides_parameter(&parameter_name(name.as_bytes())) {
                 continue;
             }
-            let end = value.find(separates).unwrap_or(value.len());
+            let (quote, value) = quoted(value);
             if value.starts_with("[masked: ") {
                 continue;
             }
             hidden.push_str(before);
             hidden.push('=');
+            hidden.push_str(quote);
             hidden.push_str(&detect::placeholder("query"));
-            shown_to = equals + 1 + end;
+            shown_to = equals + 1 + quote.len() + value_end(quote, value);
         }
         if shown_to == 0 {
             return Cow::Borrowed(text);
@@ -303,6 +332,33 @@ impl Masker {
         hidden.push_str(text.get(shown_to..).unwrap_or_default());
         Cow::Owned(hidden)
     }
+}
+
+/// The quote that a value begins with, escaped or not, and what stands behind it.
+fn quoted(value: &str) -> (&str, &str) {
+    let escapes = value.len() - value.trim_start_matches('\\').len();
+    match value.get(escapes..).and_then(|rest| rest.chars().next()) {
+        Some('"' | '\'') => value.split_at_checked(escapes + 1).unwrap_or(("", value)),
+        _ => ("", value),
+    }
+}
+
+/// Where a value ends that has such a quote before it, or none. A secret has all manner of characters in it.
+fn value_end(quote: &str, value: &str) -> usize {
+    let ends = |char: char| char.is_whitespace() || "&;\"'<>,|)]}\\".contains(char);
+    let end = if quote.is_empty() {
+        value.find(ends)
+    } else {
+        let escaped = |at| quote.len() == 1 && value.get(..at).is_some_and(|before| before.ends_with('\\'));
+        value.match_indices(quote).map(|(at, _)| at).find(|&at| !escaped(at))
+    };
+    end.unwrap_or(value.len())
+}
+
+/// Whether a field holds credentials by its name, with or without an `X-` before it.
+fn is_credential(name: &[u8]) -> bool {
+    let known = String::from_utf8_lossy(name).to_ascii_lowercase();
+    credentials::is_header(name) || credentials::is_member(known.strip_prefix("x-").unwrap_or(&known))
 }
 
 fn is_set_cookie(name: &[u8]) -> bool {

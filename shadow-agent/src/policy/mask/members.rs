@@ -10,7 +10,6 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::{Masker, detect};
-use crate::policy::credentials;
 
 /// The longest name looked at, in bytes.
 const MAX_NAME: usize = 64;
@@ -29,13 +28,19 @@ static LITERAL: LazyLock<Regex> = LazyLock::new(|| {
         .expect("the pattern is valid")
 });
 
+/// An element of XML and the text in it.
+#[expect(clippy::expect_used, reason = "a constant pattern; every test of this module compiles it")]
+static ELEMENT: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"(?s)(?P<tag><(?:[A-Za-z0-9_.-]+:)?(?P<name>[A-Za-z0-9_.-]{1,64})(?:\s[^<>]*)?>)(?P<text>(?:<!\[CDATA\[.*?\]\]>|[^<])+)",
+    )
+    .expect("the pattern is valid")
+});
+
 impl Masker {
     /// Whether the value of a member is hidden because of its name.
     pub(super) fn hides_member(&self, name: &str) -> bool {
-        name.len() <= MAX_NAME
-            && (credentials::is_member(name)
-                || self.keep.names_parameter(name)
-                || self.keep.names_header(name.as_bytes()))
+        name.len() <= MAX_NAME && (self.hides_parameter(name) || self.keep.names_header(name.as_bytes()))
     }
 
     /// Hides the values of such members in running text. A value of which the end is not plain to see is hidden with
@@ -58,6 +63,32 @@ impl Masker {
             hidden.push_str(text.get(shown_to..whole.end()).unwrap_or_default());
             hidden.push_str(&detect::placeholder("field"));
             shown_to = whole.end() + length;
+        }
+        if shown_to == 0 {
+            return Cow::Borrowed(text);
+        }
+        hidden.push_str(text.get(shown_to..).unwrap_or_default());
+        Cow::Owned(hidden)
+    }
+
+    /// Hides the text in elements of such names.
+    pub(super) fn hide_elements<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut hidden = String::new();
+        let mut shown_to = 0;
+        for found in ELEMENT.captures_iter(text) {
+            let (Some(tag), Some(name), Some(value)) =
+                (found.name("tag"), found.name("name"), found.name("text"))
+            else {
+                continue;
+            };
+            let inner = value.as_str().trim();
+            let is_empty = inner.is_empty() || tag.as_str().ends_with("/>");
+            if is_empty || inner.starts_with("[masked: ") || !self.hides_member(name.as_str()) {
+                continue;
+            }
+            hidden.push_str(text.get(shown_to..value.start()).unwrap_or_default());
+            hidden.push_str(&detect::placeholder("field"));
+            shown_to = value.end();
         }
         if shown_to == 0 {
             return Cow::Borrowed(text);
@@ -146,6 +177,33 @@ mod tests {
             let once = masker.hide_members(text);
             assert_eq!(once, expected);
             assert_eq!(masker.hide_members(&once), expected);
+            assert_eq!(masker.keep_text(text).get(), expected);
+        }
+    }
+
+    #[test]
+    fn elements_named_like_credentials_are_hidden() {
+        let cases = [
+            (
+                "<a><password>S&amp;E</password><b>x</b></a>",
+                "<a><password>[masked: field]</password><b>x</b></a>",
+            ),
+            (
+                "<wsse:Password Type='x'> S\n</wsse:Password>",
+                "<wsse:Password Type='x'>[masked: field]</wsse:Password>",
+            ),
+            ("<pwd><![CDATA[a<b]]>c</pwd>", "<pwd>[masked: field]</pwd>"),
+            (
+                "<password/>x <password />x <password></password>",
+                "<password/>x <password />x <password></password>",
+            ),
+            ("<p>password</p> 1 < 2 > 3", "<p>password</p> 1 < 2 > 3"),
+        ];
+        let masker = Masker::default();
+        for (text, expected) in cases {
+            let once = masker.hide_elements(text);
+            assert_eq!(once, expected);
+            assert_eq!(masker.hide_elements(&once), expected);
             assert_eq!(masker.keep_text(text).get(), expected);
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::send::{DESCRIBING, remove};
-use super::{Kept, Masker};
+use super::{Kept, Masker, detect};
 use crate::exchange::{Exchange, Headers, Request, Response, SkipReason};
 
 mod body;
@@ -59,7 +59,7 @@ impl Masker {
     /// # Errors
     /// [`SkipReason::Unmaskable`] when rules may apply to a body that cannot be decoded or parsed: a content coding that is
     /// broken or unknown, more than 16 MiB decoded, an object with two members of one name, a form in parts of which one
-    /// is named like credentials, something binary or of wide characters in which there is anything to hide; and with configured fields,
+    /// is named like credentials, something compressed that is called text, something binary or of wide characters in which there is anything to hide; a method or the name of a field in which there is; and with configured fields,
     /// everything binary but images, audio, video and fonts, and text that is no JSON and has JSON in it.
     pub fn keep_exchange(&self, exchange: &Exchange) -> Result<Kept<Exchange>, SkipReason> {
         let mut kept = exchange.clone();
@@ -94,6 +94,9 @@ impl Masker {
     fn pass(&self, exchange: &Exchange) -> Result<Exchange, SkipReason> {
         let mut masked = exchange.clone();
         let Exchange { request, response, .. } = &mut masked;
+        if hides(request.method.as_str().as_bytes()) {
+            return Err(SkipReason::Unmaskable);
+        }
         if let Some(target) = self.whole_target(&exchange.request) {
             request.target = target;
         }
@@ -117,6 +120,9 @@ impl Masker {
             if framing::is_framing(name) {
                 continue;
             }
+            if hides(name) {
+                return Err(SkipReason::Unmaskable);
+            }
             let kept = self.keep_whole_header(name, value);
             if *kept.get() != String::from_utf8_lossy(value) {
                 *value = in_a_field(kept.get());
@@ -133,6 +139,11 @@ impl Masker {
         }
         Some(encoded(kept.get(), |byte| byte.is_ascii_graphic() && byte != b'#').into_owned().into())
     }
+}
+
+/// Whether there is something to hide in a method or the name of a field, where no placeholder may stand.
+fn hides(token: &[u8]) -> bool {
+    matches!(detect::scrub(&String::from_utf8_lossy(token)), Cow::Owned(_))
 }
 
 /// A text as a field value (RFC 9110, section 5.5): undoing percent-encoding may have brought control characters to light.

@@ -1,9 +1,10 @@
 //! Masks whole bodies by what they are: JSON, forms, other text, and what is none of these.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
-use memchr::memmem;
+use regex::bytes::Regex;
 use serde_json::{Map, Value};
 
 use super::super::fields::{repeats_a_key, resembles_json};
@@ -13,12 +14,30 @@ use super::super::{Masker, detect};
 use super::encoded;
 use crate::content;
 use crate::exchange::{Headers, SkipReason};
+use crate::policy::credentials;
 use crate::policy::target::{parameter_name, percent_decode};
 
 const UNMASKABLE: SkipReason = SkipReason::Unmaskable;
 
 /// Media types that hold nothing a rule could name, whatever their bytes look like.
 const OPAQUE: &[&str] = &["image/", "audio/", "video/", "font/"];
+
+/// What gzip and Zstandard begin with, which does not belong in text: a content coding that nobody tells.
+const COMPRESSED: &[&[u8]] = &[&[0x1F, 0x8B, 8], &[0x28, 0xB5, 0x2F, 0xFD]];
+
+/// What a part of a form says that it is (RFC 7578, section 4.2), whatever the type of the whole.
+#[expect(clippy::expect_used, reason = "a constant pattern; tests of this module compile it")]
+static DISPOSITION: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?i-u)content-disposition").expect("the pattern is valid"));
+
+/// The name of a parameter called name, and what it is (RFC 2231 has it with an asterisk).
+#[expect(clippy::expect_used, reason = "a constant pattern; tests of this module compile it")]
+static NAME: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?i-u)name\*?[ \t]*=[ \t]*(?:"(?P<quoted>(?:\\[^\r\n]|[^"\\\r\n])*)|(?P<plain>[^;\r\n \t"]*))"#,
+    )
+    .expect("the pattern is valid")
+});
 
 impl Masker {
     /// The masked body without content coding; `None` when nothing in it is masked.
@@ -45,7 +64,12 @@ impl Masker {
         if media_type == "application/x-www-form-urlencoded" {
             return Ok(self.form(&plain));
         }
-        if media_type.starts_with("multipart/") && part_names(&plain).any(|name| self.hides_field(&name)) {
+        let is_text = is_json || media_type.is_empty() || media_type.starts_with("text/");
+        if is_text && COMPRESSED.iter().any(|magic| plain.starts_with(magic)) {
+            return Err(UNMASKABLE);
+        }
+        let in_parts = media_type.starts_with("multipart/") || DISPOSITION.is_match(&plain);
+        if in_parts && part_names(&plain).any(|name| self.hides_field(&name)) {
             return Err(UNMASKABLE);
         }
         match std::str::from_utf8(&plain) {
@@ -124,9 +148,14 @@ impl Masker {
     fn members_masked(&self, members: &mut Map<String, Value>) -> bool {
         let mut changed = false;
         let mut renamed = Vec::new();
+        // A list of fields, as those of a form.
+        let hides = |member: &str| {
+            members.get(member).and_then(Value::as_str).is_some_and(|name| self.hides_member(name))
+        };
+        let is_secret = hides("name") || hides("key");
         for (name, member) in members.iter_mut() {
             let hidden = || Value::String(detect::placeholder("field"));
-            if !self.hides_member(name) {
+            if !(self.hides_member(name) || is_secret && name == "value") {
                 changed |= self.value_masked(member);
             } else if *member != hidden() {
                 *member = hidden();
@@ -208,20 +237,12 @@ impl Masker {
             let masked = self.keep.fields.mask(&mut document, |_| Value::Null, str::to_owned);
             !masked.replaced.is_empty()
         };
-        let steps: Vec<&str> = name.split(['[', ']', '.']).filter(|step| !step.is_empty()).collect();
-        named(&mut std::iter::once(name)) || named(&mut steps.into_iter().rev())
+        named(&mut std::iter::once(name)) || named(&mut credentials::steps(name).rev())
     }
 
     /// A text without what has to be hidden, even behind percent-encoding; `None` when that is nothing.
     fn loose(&self, text: &str) -> Option<String> {
-        let scrubbed = self.scrub(text);
-        let decoded = percent_decode(scrubbed.as_bytes());
-        if let Cow::Owned(decoded) = decoded
-            && let Cow::Owned(hidden) = self.scrub(&String::from_utf8_lossy(&decoded))
-        {
-            return Some(hidden);
-        }
-        match scrubbed {
+        match self.scrub_decoded(text) {
             Cow::Owned(scrubbed) => Some(scrubbed),
             Cow::Borrowed(_) => None,
         }
@@ -234,12 +255,11 @@ fn replace(text: &mut String, by: Option<String>) -> bool {
 
 /// The names of the parts of a form in parts (RFC 7578, section 4.2), and whatever else stands behind `name=`.
 fn part_names(body: &[u8]) -> impl Iterator<Item = String> + '_ {
-    memmem::find_iter(body, b"name=").map(|at| {
-        let name = body.get(at + 5..).unwrap_or_default();
-        let (name, ends): (&[u8], fn(&u8) -> bool) = match name.split_first() {
-            Some((b'"', quoted)) => (quoted, |byte| matches!(byte, b'"' | b'\r' | b'\n')),
-            _ => (name, |byte| matches!(byte, b';' | b'\r' | b'\n' | b' ')),
-        };
-        String::from_utf8_lossy(name.split(ends).next().unwrap_or_default()).into_owned()
+    NAME.captures_iter(body).filter_map(|found| {
+        let name = found.name("quoted").or_else(|| found.name("plain"))?.as_bytes();
+        let name: Vec<u8> = name.iter().copied().filter(|&byte| byte != b'\\').collect();
+        // Behind the charset and the language, if it has those.
+        let name = String::from_utf8_lossy(&percent_decode(&name)).into_owned();
+        name.trim_end_matches('\'').rsplit('\'').next().map(str::to_owned)
     })
 }

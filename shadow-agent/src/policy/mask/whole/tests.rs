@@ -11,6 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::config::{Credentials, Mask, MaskRules};
 use crate::policy::fixture::{documents, exchange};
+use crate::policy::target::MAX_DECODINGS;
 
 fn masker(fields: &[&str]) -> Masker {
     let fields = fields.iter().map(|path| (*path).to_owned()).collect();
@@ -162,7 +163,21 @@ fn what_cannot_be_masked_is_not_kept() {
     let with_mail: &[u8] = b"\xff\xfe bob@example.com \x00";
     let refused = Err("unmaskable");
     let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
-    let cases: [(&str, Vec<u8>, bool, bool); 16] = [
+    let disposition = |named: &str| {
+        format!("--b\r\ncontent-disposition: form-data; {named}\r\n\r\nx\r\n--b--\r\n").into_bytes()
+    };
+    let form = "multipart/form-data; boundary=b";
+    let cases: [(&str, Vec<u8>, bool, bool); 26] = [
+        (form, disposition("NAME=\"password\""), false, false),
+        (form, disposition("name = password"), false, false),
+        (form, disposition("name='password'"), false, false),
+        (form, disposition("name*=utf-8'en'pass%77ord"), false, false),
+        (form, disposition(r#"name="user[pass\word]""#), false, false),
+        ("text/plain", disposition("name=\"password\""), false, false),
+        ("text/plain", disposition("name=\"note\""), true, true),
+        ("application/json", gzip(b"{}").to_vec(), false, false),
+        ("text/plain", b"\x28\xb5\x2f\xfd".to_vec(), false, false),
+        ("application/gzip", gzip(b"{}").to_vec(), true, false),
         ("application/json", wide("{\"password\":\"x\"}"), false, false),
         ("text/plain; charset=utf-16", wide("to bob@example.com"), false, false),
         ("text/plain", wide("{\"email\":\"x\"}"), true, false),
@@ -191,14 +206,88 @@ fn what_cannot_be_masked_is_not_kept() {
 
 #[test]
 fn masks_are_applied_so_many_times_and_no_more() {
-    // Each pass finds what is hidden one level deeper.
+    // Each pass finds what is hidden some levels deeper; with its 3 encoded, too, none looks like a card number.
     let nested = |levels: usize| -> String {
-        (0..levels).map(|level| format!("token%{}3Dsesame ", "25".repeat(level))).collect()
+        (0..levels).map(|level| format!("token%{}%33Dsesame ", "25".repeat(level))).collect()
     };
     let masker = Masker::default();
-    let kept = body(&masker, "text/plain", nested(MAX_PASSES - 1).as_bytes()).unwrap();
+    let most = (MAX_PASSES - 1) * MAX_DECODINGS;
+    let kept = body(&masker, "text/plain", nested(most).as_bytes()).unwrap();
     assert!(!kept.contains("sesame"), "{kept}");
-    assert_eq!(body(&masker, "text/plain", nested(MAX_PASSES).as_bytes()), Err("unmaskable"));
+    assert_eq!(body(&masker, "text/plain", nested(most + 1).as_bytes()), Err("unmaskable"));
+}
+
+#[test]
+fn percent_encoding_is_undone_so_often_and_no_more() {
+    let masker = Masker::default();
+    for (levels, hidden) in [(0, true), (1, true), (MAX_DECODINGS - 1, true), (MAX_DECODINGS, false)] {
+        let text = format!("/y?token%{}3Dsesame", "25".repeat(levels));
+        let mut exchange = exchange(&format!("GET /x?next={text}"), &format!("302\nLocation: {text}"));
+        exchange.response.body = text.into();
+        let kept = masker.keep_exchange(&exchange).unwrap();
+        let Exchange { request, response, .. } = kept.get();
+        for shown in [&request.target, response.headers.get("location").unwrap(), &response.body] {
+            assert_eq!(!String::from_utf8_lossy(shown).contains("sesame"), hidden, "{levels}: {shown:?}");
+        }
+    }
+}
+
+#[test]
+fn names_that_lead_into_objects_are_known_by_their_steps() {
+    let masker = Masker::default();
+    for name in ["user[password]", "user%5Bpassword%5D", "user.password", "password[]", "new_password"] {
+        let text = format!("{name}=sesame&a=1");
+        let mut exchange = exchange(&format!("GET /x?{text}"), "200\nContent-Type: text/plain");
+        exchange.request.headers.0.push(("Content-Type".into(), "application/x-www-form-urlencoded".into()));
+        exchange.request.headers.0.push(("Referer".into(), format!("/x?{text}").into()));
+        exchange.request.body = text.clone().into();
+        exchange.response.body = format!("{{broken {text}").into();
+        let kept = masker.keep_exchange(&exchange).unwrap();
+        let shown = format!("{:?}", (kept.get().request.target.clone(), &kept.get().request.headers.0));
+        assert!(!shown.contains("sesame"), "{shown}");
+        for body in [&kept.get().request.body, &kept.get().response.body] {
+            let shown = String::from_utf8_lossy(body);
+            assert!(!shown.contains("sesame") && shown.contains("a=1"), "{shown}");
+        }
+    }
+    let json =
+        r#"{"db.password":"sesame","n":[{"name":"password","value":"sesame"},{"name":"n","value":1}]}"#;
+    let expected = r#"{"db.password":"[masked: field]","n":[{"name":"password","value":"[masked: field]"},{"name":"n","value":1}]}"#;
+    assert_eq!(body(&masker, "application/json", json.as_bytes()), Ok(expected.to_owned()));
+}
+
+#[test]
+fn values_are_hidden_to_their_end() {
+    let masker = Masker::default();
+    let cases = [
+        (r#"<a password="se same" b="c">"#, r#"<a password="[masked: query]" b="c">"#),
+        (r#"<a password='se"same' b>"#, "<a password='[masked: query]' b>"),
+        (r#"a {"x": "password=\"sesame\" b""#, r#"a {"x": "password=\"[masked: query]\" b""#),
+        (r#"password="se\"same" b"#, r#"password="[masked: query]" b"#),
+        ("see /x?sig=se/s(a#me== b", "see /x?sig=[masked: query] b"),
+        ("[token=sesame] b", "[token=[masked: query]] b"),
+        ("password=\"sesame", "password=\"[masked: query]"),
+        ("<s:password>sesame</s:password>", "<s:password>[masked: field]</s:password>"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(body(&masker, "text/plain", text.as_bytes()), Ok(expected.to_owned()));
+    }
+}
+
+#[test]
+fn fields_named_like_credentials_are_hidden_and_names_that_hold_some_are_not_kept() {
+    let masker = Masker::default();
+    let fields = ["Cookie2", "X_Api_Key", "X-Client-Secret", "X-Csrf-Token", "Password", "Token"];
+    for name in fields {
+        let exchange = exchange(&format!("GET /\n{name}: sesame"), "200");
+        let kept = masker.keep_exchange(&exchange).unwrap();
+        assert_eq!(kept.get().request.headers.get(name).unwrap(), "[masked: header]", "{name}");
+    }
+    let kept = masker.keep_exchange(&exchange("GET /\nHost: bob:sesame@h", "200")).unwrap();
+    assert_eq!(kept.get().request.headers.get("host").unwrap(), "[masked: user]");
+    for request in ["GET /\n4111111111111111: x", "AKIAIOSFODNN7EXAMPLE /"] {
+        assert_eq!(masker.keep_exchange(&exchange(request, "200")), Err(SkipReason::Unmaskable), "{request}");
+    }
 }
 
 fn gzip(bytes: &[u8]) -> Bytes {
