@@ -75,10 +75,10 @@ struct Line {
 
 #[derive(Serialize)]
 struct RequestPart {
-    method: String,
+    method: Kept<String>,
     target: Kept<String>,
     version: String,
-    headers: Vec<(String, Kept<String>)>,
+    headers: Vec<(Kept<String>, Kept<String>)>,
     #[serde(flatten)]
     body: Body,
 }
@@ -87,7 +87,7 @@ struct RequestPart {
 struct ResponsePart {
     status: u16,
     version: String,
-    headers: Vec<(String, Kept<String>)>,
+    headers: Vec<(Kept<String>, Kept<String>)>,
     #[serde(flatten)]
     body: Body,
 }
@@ -140,7 +140,7 @@ impl Lines<'_> {
 
     fn request(&self, request: &Request, whole: bool) -> RequestPart {
         RequestPart {
-            method: request.method.to_string(),
+            method: self.masker.keep_token(request.method.as_str().as_bytes()),
             target: self.masker.keep_whole_target(request),
             version: version(request.version),
             headers: self.headers(&request.headers),
@@ -157,9 +157,9 @@ impl Lines<'_> {
         }
     }
 
-    fn headers(&self, headers: &Headers) -> Vec<(String, Kept<String>)> {
+    fn headers(&self, headers: &Headers) -> Vec<(Kept<String>, Kept<String>)> {
         let shown = |(name, value): (&Bytes, &Bytes)| {
-            (String::from_utf8_lossy(name).into_owned(), self.masker.keep_whole_header(name, value))
+            (self.masker.keep_token(name), self.masker.keep_whole_header(name, value))
         };
         headers.iter().map(shown).collect()
     }

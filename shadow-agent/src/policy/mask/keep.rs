@@ -73,6 +73,12 @@ impl Masker {
         Kept(status.to_string())
     }
 
+    /// A method, or the name of a field, not shortened.
+    #[must_use]
+    pub fn keep_token(&self, token: &[u8]) -> Kept<String> {
+        Kept(detect::scrub(&String::from_utf8_lossy(token)).into_owned())
+    }
+
     /// The value of a header field: hidden when the rules or the built-in list of credentials name the field.
     #[must_use]
     pub fn keep_header(&self, name: &str, value: &[u8]) -> Kept<String> {

@@ -31,6 +31,9 @@ fn headers_hide_credentials_and_personal_data() {
     let cookie = masker.keep_cookie("sid", &["path=/".to_owned(), "secure".to_owned()]);
     assert_eq!(cookie.get(), "sid=[masked: cookie]; path=/; secure");
     assert_eq!(masker.keep_status(503).get(), "503");
+    for (token, expected) in [("GET", "GET"), ("x-a", "x-a"), ("AKIAIOSFODNN7EXAMPLE", "[masked: token]")] {
+        assert_eq!(masker.keep_token(token.as_bytes()).get(), expected);
+    }
 }
 
 #[test]
