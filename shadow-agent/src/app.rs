@@ -27,9 +27,10 @@ use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
-use crate::record;
+use crate::record::{self, Recorder};
 use crate::replay::{self, Registrar, Replayer};
 use crate::report::{Outcome, Report};
+use crate::shard::PipelineSettings;
 
 mod files;
 mod follow;
@@ -41,6 +42,7 @@ mod offline;
 mod paced;
 mod publish;
 mod recording;
+mod rerecording;
 mod signals;
 mod status;
 mod wreck;
@@ -104,6 +106,18 @@ pub fn replay(
 /// remedy.
 pub fn record(config: &Config, options: &Options, files: &record::Options) -> anyhow::Result<Exit> {
     recording::record(config, options, files)
+}
+
+/// Writes what a file holds to files, to its end or until it is told to stop, and says how that ended.
+///
+/// # Errors
+/// When the file cannot be read to its end, or files cannot be written; the message is one sentence with the remedy.
+pub fn record_file(
+    source: FileSource,
+    settings: PipelineSettings,
+    recorder: Recorder,
+) -> anyhow::Result<Exit> {
+    rerecording::record(source, settings, recorder)
 }
 
 /// How one bound for all bytes held is shared.

@@ -123,10 +123,8 @@ fn record(arguments: &RecordArgs) -> anyhow::Result<Exit> {
     };
     let (settings, masker) = offline(config, &arguments.as_run())?;
     let source = FileSource::open(from)?;
-    let mut recorder = Recorder::new(&options, Arc::new(masker))?;
-    let mut output = BufWriter::new(io::stdout().lock());
-    record::run(source, &settings, &mut recorder, &mut output, terminal::is_watched())?;
-    Ok(Exit::Success)
+    let recorder = Recorder::new(&options, Arc::new(masker))?;
+    app::record_file(source, settings, recorder)
 }
 
 fn ctl(arguments: &CtlArgs) -> anyhow::Result<Exit> {

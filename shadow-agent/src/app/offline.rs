@@ -42,7 +42,7 @@ use crate::terminal;
 const ON_TIME: Duration = Duration::from_secs(1);
 
 /// How long reading may go on after the wish to stop. A pipe that gives nothing would hold it up for ever.
-const LETTING_GO: Duration = Duration::from_secs(2);
+pub(super) const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// Replays a file, and says how that ended.
 pub(super) fn replay(

@@ -74,6 +74,8 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
     if let Some(admin) = admin {
         admin.shutdown();
     }
+    // A disk that hangs would hold it up for ever.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     let (summary, closed) = finished?;
     let books = books(&ledger.snapshot(), &counters, &summary);
     // Whoever reads may be gone; that is no reason to fail.

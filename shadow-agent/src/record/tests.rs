@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Cursor;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use http::{Method, Version};
@@ -278,5 +280,23 @@ proptest! {
         if !first.is_empty() {
             prop_assert_eq!(recorded("b.gor", &read(&first)), first);
         }
+    }
+}
+
+#[test]
+fn a_recording_that_shall_stop_has_what_came_before_and_says_so() {
+    let exchanges: Vec<Exchange> = (0..600).map(simple).collect();
+    let bytes = recorded("a.gor", &exchanges);
+    for stopped in [false, true] {
+        let place = Place::new();
+        let recorder = Mutex::new(place.recorder("b.gor"));
+        let source = FileSource::new(Path::new("a.gor"), Box::new(Cursor::new(bytes.clone())), None).unwrap();
+        let settings = PipelineSettings::new(&Limits::default(), &[], 1, 7);
+        let mut said = Vec::new();
+        run(source, &settings, &recorder, &AtomicBool::new(stopped), &mut said, false).unwrap();
+        let said: Value = serde_json::from_slice(&said).unwrap();
+        let written = said.pointer("/summary/record/written").and_then(Value::as_u64).unwrap();
+        assert_eq!(read(&place.files()["b.gor"]).len() as u64, written);
+        assert_eq!(written < 600, stopped, "{said}");
     }
 }
