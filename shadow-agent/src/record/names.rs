@@ -45,6 +45,9 @@ impl Kind {
     }
 }
 
+/// Names passed over at once, because there are files of that name.
+pub(super) const MAX_TAKEN: usize = 1000;
+
 /// Names files one after the other.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -52,6 +55,7 @@ pub(super) struct Names {
     kind: Kind,
     rotates: bool,
     keep: Option<usize>,
+    force: bool,
     count: u64,
     /// The files of this run that are still there, if some of them will not stay.
     opened: VecDeque<PathBuf>,
@@ -59,19 +63,31 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(options: &Options, kind: Kind) -> Names {
-        let (out, rotates, keep) = (options.out.clone(), options.rotates(), options.keep);
-        Names { out, kind, rotates, keep, count: 0, opened: VecDeque::new() }
+        let Options { keep, force, .. } = *options;
+        let (out, rotates) = (options.out.clone(), options.rotates());
+        Names { out, kind, rotates, keep, force, count: 0, opened: VecDeque::new() }
     }
 
     pub(super) fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The next name: that of `--out`, and with rotation, in front of its ending, the time in UTC and a number.
+    /// The next name: that of `--out`, and with rotation, in front of its ending, the time in UTC and a number. Names that
+    /// an earlier run gave to its files are passed over, up to [`MAX_TAKEN`] of them.
     pub(super) fn next(&mut self, now: Timestamp) -> PathBuf {
         if !self.rotates {
             return self.out.clone();
         }
+        for _ in 0..MAX_TAKEN {
+            let path = self.numbered(now);
+            if self.force || fs::symlink_metadata(&path).is_err() {
+                return path;
+            }
+        }
+        self.numbered(now)
+    }
+
+    fn numbered(&mut self, now: Timestamp) -> PathBuf {
         self.count += 1;
         let name = self.out.file_name().unwrap_or_default().to_string_lossy();
         let stem = name.strip_suffix(self.kind.ending()).unwrap_or(&name);

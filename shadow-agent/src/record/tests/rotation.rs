@@ -228,3 +228,36 @@ fn the_file_that_is_read_is_never_replaced() {
     assert!(Recorder::new(&options, Arc::default()).is_ok());
     assert_eq!(fs::read(there("a.gor")).unwrap(), b"read");
 }
+
+#[test]
+fn files_of_an_earlier_run_stay_and_do_not_end_this_one() {
+    let place = Place::new();
+    let options = Options { rotate_size: Some(1), ..place.options("a.gor") };
+    for runs in 1..=2 {
+        let mut recorder = Recorder::new(&options, Arc::default()).unwrap();
+        for at in 0..3 {
+            recorder.take(&simple(at)).unwrap();
+        }
+        recorder.finish().unwrap();
+        assert_eq!((recorder.summary().written, names(&place).len()), (3, 3 * runs));
+    }
+    let mut recorder = Recorder::new(&Options { force: true, ..options }, Arc::default()).unwrap();
+    recorder.take(&simple(0)).unwrap();
+    recorder.finish().unwrap();
+    assert_eq!(names(&place).len(), 6, "replaced, because that was asked for");
+}
+
+#[test]
+fn so_many_names_are_passed_over_and_no_more() {
+    let place = Place::new();
+    let options = Options { rotate_size: Some(1), ..place.options("a.gor") };
+    let mut numbers = 1..;
+    for (taken, opened) in [(names::MAX_TAKEN, true), (names::MAX_TAKEN + 2, false)] {
+        for number in numbers.by_ref().take_while(|number| *number < taken) {
+            fs::write(place.0.path().join(format!("a-20231114T221320Z-{number:04}.gor")), "").unwrap();
+        }
+        fs::write(place.0.path().join(format!("a-20231114T221320Z-{taken:04}.gor")), "").unwrap();
+        let taken = Recorder::new(&options, Arc::default()).unwrap().take(&simple(0));
+        assert_eq!(taken.is_ok(), opened, "{taken:?}");
+    }
+}
