@@ -245,8 +245,9 @@ pub struct EndingArgs {
 #[command(after_help = "\
 The requests of a file are sent as those of live traffic are: only safe methods unless others are
 listed, marked, masked, and compared with the responses that the file holds. The file waits for
-the targets: no request is left out because they are slow. A rate of the configuration file
-(replay.rate) is a limit to any speed.
+the targets: no request is left out because they are slow. One that does not answer at all is not
+waited for: while its breaker is open, requests are counted as not sent. A rate of the
+configuration file (replay.rate) is a limit to any speed.
 
 Examples:
   shadow-agent replay --from capture.pcap --shadow http://10.0.0.9:8080 --gate
