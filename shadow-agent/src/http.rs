@@ -26,6 +26,9 @@ pub use sniff::direction;
 /// ([`crate::exchange::LostReason::Evicted`]).
 pub const MAX_PIPELINED: usize = 256;
 
+/// The longest method, in bytes: what is longer cannot be told from another protocol while its line is not whole.
+pub const MAX_METHOD: usize = 64;
+
 /// The bounds of exchanges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

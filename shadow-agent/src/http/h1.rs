@@ -12,6 +12,5 @@ use super::{Context, Event, Fate, MAX_PIPELINED, sniff};
 
 pub use body::MAX_CHUNK_LINE;
 pub(super) use connection::Connection;
-pub(super) use head::MAX_METHOD;
 pub use head::{MAX_FIELDS, MAX_HEAD};
 pub(super) use upgrade::{Upgrade, Upgraded};

@@ -1,7 +1,6 @@
 //! What the first bytes of a stream say about it. Judges prefixes only; parses nothing.
 
-use super::h1::MAX_METHOD;
-use super::h2;
+use super::{MAX_METHOD, h2};
 use crate::capture::Direction;
 
 /// Methods that make a place in the middle of a stream plausible as the start of a request.

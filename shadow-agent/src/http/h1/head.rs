@@ -9,15 +9,13 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Version};
 
 use crate::exchange::Headers;
+use crate::http::MAX_METHOD;
 
 /// The largest head taken, in bytes; a message with a larger one is malformed to us.
 pub const MAX_HEAD: usize = 64 << 10;
 
 /// The most field lines taken in one head or trailer section; more make the message malformed to us.
 pub const MAX_FIELDS: usize = 128;
-
-/// The longest method, in bytes: what is longer cannot be told from another protocol while its line is not whole.
-pub(in crate::http) const MAX_METHOD: usize = 64;
 
 /// The bytes violate RFC 9112, or go beyond [`MAX_HEAD`], [`MAX_FIELDS`] or the codings understood here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
