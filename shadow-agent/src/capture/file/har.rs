@@ -4,9 +4,9 @@
 //! content coding. So the messages are written anew as HTTP/1.1, with the length of what is there.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -49,6 +49,8 @@ type Said = Result<Option<Entry>, Broken>;
 /// by a thread of its own, because it is one value from front to back.
 pub(super) struct Har {
     said: Receiver<Said>,
+    /// The thread, until it has ended. Before that it may be held up by a pipe, and is left to itself.
+    reading: Option<JoinHandle<()>>,
     /// The next entry, while responses precede it.
     next: Option<Entry>,
     /// Responses by their time.
@@ -80,20 +82,29 @@ impl Har {
                 let _ = sender.send(Err(broken(error)));
             }
         };
-        thread::Builder::new().name("archive".to_owned()).spawn(reading)?;
-        Ok(Har { said, next: None, held: BTreeMap::new(), count: 0 })
+        let reading = thread::Builder::new().name("archive".to_owned()).spawn(reading)?;
+        Ok(Har { said, reading: Some(reading), next: None, held: BTreeMap::new(), count: 0 })
+    }
+
+    /// The next that the thread says; nothing once it has ended, which its last word and its silence announce.
+    fn hear(&mut self) -> Result<Option<Option<Entry>>, Broken> {
+        let said = self.said.recv();
+        if let Ok(Ok(entry)) = said {
+            return Ok(Some(entry));
+        }
+        if let Some(reading) = self.reading.take() {
+            reading.join().map_err(|_| io::Error::other("the thread that reads it panicked"))?;
+        }
+        said.ok().transpose()
     }
 
     /// The next message: `Some(None)` stands for an entry that is no exchange.
     #[expect(clippy::option_option, reason = "an entry without an exchange is not the end")]
     pub(super) fn next(&mut self) -> Result<Option<Option<Written>>, Broken> {
         if self.next.is_none() {
-            self.next = match self.said.recv() {
-                Ok(said) => match said? {
-                    None => return Ok(Some(None)),
-                    entry => entry,
-                },
-                Err(_) => None,
+            self.next = match self.hear()? {
+                Some(None) => return Ok(Some(None)),
+                entry => entry.flatten(),
             };
         }
         let due = match (self.held.first_key_value(), &self.next) {
@@ -114,7 +125,7 @@ impl Har {
 fn broken(error: serde_json::Error) -> Broken {
     match error.io_error_kind() {
         _ if error.is_eof() => Broken::Cut,
-        Some(kind) => std::io::Error::from(kind).into(),
+        Some(kind) => io::Error::from(kind).into(),
         None => Broken::Archive(error),
     }
 }
