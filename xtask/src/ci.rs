@@ -49,7 +49,7 @@ pub(crate) fn run() -> Result<()> {
         sh::cargo().args(["doc", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     sh::run(sh::cargo().args(["test", "--locked", "--workspace", "--doc"]))?;
-    rings::run(&rings::Options::all())
+    rings::run(&rings::Options::for_ci())
 }
 
 /// Clippy over the kernel program for the BPF target, which has no standard library but the one built from source.

@@ -46,9 +46,9 @@ enum Ring {
 const RINGS: [Ring; 3] = [Ring::Unit, Ring::Kernel, Ring::E2e];
 
 impl Options {
-    /// Every ring there is.
-    pub(crate) fn all() -> Options {
-        Options { rings: [&RINGS[..], &[Ring::Miri, Ring::Fuzz, Ring::Vm]].concat(), filter: None }
+    /// Every ring but `miri`, which takes a quarter of an hour.
+    pub(crate) fn for_ci() -> Options {
+        Options { rings: [&RINGS[..], &[Ring::Fuzz, Ring::Vm]].concat(), filter: None }
     }
 }
 

@@ -59,7 +59,6 @@ fn prepare(need: Need) -> Result<Vec<String>> {
     if need >= Need::Ci {
         changed.extend(tools::checkers()?);
         changed.extend(tools::fuzzer()?);
-        tools::miri()?;
     }
     Ok(changed)
 }

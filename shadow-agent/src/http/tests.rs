@@ -147,7 +147,9 @@ pub(in crate::http) fn check_cut(
 
 #[track_caller]
 pub(in crate::http) fn check(name: &str, steps: &[Step], expected: &[&str]) {
-    check_cut(name, false, &[usize::MAX, 1, 2, 3, 7], steps, expected);
+    // Under Miri each takes thousands of times as long.
+    let sizes: &[usize] = if cfg!(miri) { &[usize::MAX, 7] } else { &[usize::MAX, 1, 2, 3, 7] };
+    check_cut(name, false, sizes, steps, expected);
 }
 
 pub(in crate::http) fn get(target: &str) -> Step {
