@@ -108,27 +108,34 @@ impl Line {
         if !response_was_masked(&exchange.response) {
             return self.judge(exchange, altered, outcomes);
         }
-        let mut unmaskable = vec![false; outcomes.len()];
-        let alike = outcomes.iter().zip(&mut unmaskable).map(|(outcome, unmaskable)| match outcome {
-            Outcome::Answered(answer) => match self.masker.as_recorded(&answer.response) {
-                Ok(response) => Outcome::Answered(Answer { response, ..answer.clone() }),
-                Err(_) => {
-                    *unmaskable = true;
-                    outcome.clone()
-                }
-            },
-            outcome => outcome.clone(),
-        });
-        let alike: Vec<_> = alike.collect();
-        let mut observation = self.judge(exchange, altered, &alike);
-        for (target, _) in
-            observation.targets.iter_mut().zip(unmaskable).filter(|(_, unmaskable)| *unmaskable)
-        {
-            let reason = UncomparableReason::MaskedResponse;
-            target.outcome = TargetOutcome::Answered(Comparison::Uncomparable(reason));
-            target.differences.clear();
+        if let Ok((exchange, outcomes)) = self.masked_alike(exchange, outcomes) {
+            return self.judge(&exchange, altered, &outcomes);
+        }
+        let mut observation = self.judge(exchange, altered, outcomes);
+        for target in &mut observation.targets {
+            if let TargetOutcome::Answered(comparison) = &mut target.outcome {
+                *comparison = Comparison::Uncomparable(UncomparableReason::MaskedResponse);
+                target.differences.clear();
+            }
         }
         observation
+    }
+
+    /// Production's response and the answers, masked by the rules of now: those of the recording may have been others.
+    fn masked_alike(
+        &self,
+        exchange: &Exchange,
+        outcomes: &[Outcome],
+    ) -> Result<(Exchange, Vec<Outcome>), SkipReason> {
+        let response = self.masker.as_recorded(&exchange.response)?;
+        let outcomes = outcomes.iter().map(|outcome| match outcome {
+            Outcome::Answered(answer) => {
+                let response = self.masker.as_recorded(&answer.response)?;
+                Ok(Outcome::Answered(Answer { response, ..answer.clone() }))
+            }
+            outcome => Ok(outcome.clone()),
+        });
+        Ok((Exchange { response, ..exchange.clone() }, outcomes.collect::<Result<_, _>>()?))
     }
 
     fn judge(&self, exchange: &Exchange, altered: bool, outcomes: &[Outcome]) -> Observation {

@@ -42,6 +42,22 @@ fn holds_mask(bytes: &[u8]) -> bool {
 /// so many passes is given up.
 const MAX_PASSES: usize = 4;
 
+/// Masks until nothing changes, or gives up.
+fn until_still<T: Clone + PartialEq>(
+    value: &T,
+    pass: impl Fn(&T) -> Result<T, SkipReason>,
+) -> Result<T, SkipReason> {
+    let mut kept = value.clone();
+    for _ in 0..MAX_PASSES {
+        let masked = pass(&kept)?;
+        if masked == kept {
+            return Ok(kept);
+        }
+        kept = masked;
+    }
+    Err(SkipReason::Unmaskable)
+}
+
 impl Masker {
     /// An exchange as people and disks may see it.
     ///
@@ -62,16 +78,9 @@ impl Masker {
     /// is named like credentials, something compressed that is called text, something binary or of wide characters in which there is anything to hide; a method or the name of a field in which there is; and with configured fields,
     /// everything binary but images, audio, video and fonts, and text that is no JSON and has JSON in it.
     pub fn keep_exchange(&self, exchange: &Exchange) -> Result<Kept<Exchange>, SkipReason> {
-        let mut kept = exchange.clone();
-        for _ in 0..MAX_PASSES {
-            let masked = self.pass(&kept)?;
-            if masked == kept {
-                framing::settle(&mut kept);
-                return Ok(Kept(kept));
-            }
-            kept = masked;
-        }
-        Err(SkipReason::Unmaskable)
+        let mut kept = until_still(exchange, |exchange| self.pass(exchange))?;
+        framing::settle(&mut kept);
+        Ok(Kept(kept))
     }
 
     /// A response as it would have been recorded, which makes it comparable with one that was.
@@ -79,16 +88,11 @@ impl Masker {
     /// # Errors
     /// As for [`Masker::keep_exchange`].
     pub fn as_recorded(&self, response: &Response) -> Result<Response, SkipReason> {
-        let mut kept = response.clone();
-        for _ in 0..MAX_PASSES {
-            let mut masked = kept.clone();
+        until_still(response, |response| {
+            let mut masked = response.clone();
             self.message(&mut masked.headers, &mut masked.body, &mut masked.trailers)?;
-            if masked == kept {
-                return Ok(kept);
-            }
-            kept = masked;
-        }
-        Err(SkipReason::Unmaskable)
+            Ok(masked)
+        })
     }
 
     fn pass(&self, exchange: &Exchange) -> Result<Exchange, SkipReason> {
