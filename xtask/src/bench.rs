@@ -39,6 +39,8 @@ enum Name {
     Overhead,
     /// How fast captures become exchanges, beside tshark, and what flows cost in memory.
     Exchanges,
+    /// Production, memory and ledger for ten minutes, while the shadow is fine, slow and dead in turn.
+    Soak,
     /// What capturing at TC and at XDP, generic and native, costs production's throughput and round trips.
     Xdp,
 }
