@@ -28,9 +28,10 @@ use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
 use crate::record::{self, Recorder};
-use crate::replay::{self, Registrar, Replayer};
+use crate::replay::{self, Courier, Registrar, Replayer};
 use crate::report::{Outcome, Report};
 use crate::shard::PipelineSettings;
+use crate::traces::{Contexts, Exporter, TracesError};
 
 mod files;
 mod follow;
@@ -164,11 +165,14 @@ fn build_line(
     origin: Origin,
 ) -> anyhow::Result<Arc<Line>> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
+    let traces = Contexts::new(config.traces.context, fastrand::u64(..));
+    let spans = spans(config, &origin, runtime)?;
     let settings = replay::Settings {
         mark: origin.mark,
         body_limit: config.limits.body,
         held_limit: config.limits.total_buffer / 4,
         own: origin.own,
+        traces,
     };
     let replayer = {
         let _inside = runtime.enter();
@@ -188,7 +192,17 @@ fn build_line(
         recorded: origin.recorded,
         masker,
         replayer,
+        traces,
+        spans,
     }))
+}
+
+/// Whoever is told the spans, if anyone is.
+fn spans(config: &Config, origin: &Origin, runtime: &Runtime) -> anyhow::Result<Option<Exporter>> {
+    let Some(url) = &config.traces.otlp else { return Ok(None) };
+    let courier = Courier::new(url, origin.mark, origin.own.clone());
+    let courier = courier.ok_or_else(|| TracesError::Url(url.to_string()))?;
+    Ok(Some(Exporter::start(url, courier, runtime.handle())?))
 }
 
 /// Whether someone disabled capture, and nobody enabled it since.
@@ -221,6 +235,10 @@ fn figures(config: &Config, line: &Arc<Line>, observed: Observed) -> Sources {
         }),
         sample: config.capture.sample,
         interfaces: observed.interfaces,
+        spans: {
+            let line = Arc::clone(line);
+            Arc::new(move || line.spans.as_ref().map(Exporter::figures))
+        },
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
     }
@@ -269,6 +287,9 @@ async fn drain<T>(line: &Line, driving: tokio::task::JoinHandle<T>, signals: &mu
         () = signals.stop() => false,
     };
     line.replayer.shutdown(Duration::ZERO).await;
+    if let Some(spans) = &line.spans {
+        spans.finish().await;
+    }
     if !in_time {
         tracing::warn!("replays that were still under way were given up; they are counted as `shutdown`");
         line.tasks.close();

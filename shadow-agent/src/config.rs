@@ -49,6 +49,8 @@ pub struct Config {
     pub verdict: Verdict,
     /// The HTTP API.
     pub admin: Admin,
+    /// Which traces replayed requests belong to, and who is told.
+    pub traces: Traces,
 }
 
 /// A share of a whole, `0.0..=1.0`.
@@ -344,6 +346,25 @@ pub struct Admin {
     pub token_file: Option<PathBuf>,
 }
 
+/// Which trace a replayed request belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TraceContext {
+    /// One of its own.
+    #[default]
+    Mint,
+    /// The original's, if there is one.
+    Propagate,
+}
+
+/// `traces`: the trace contexts of replayed requests, and spans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Which trace a replayed request belongs to.
+    pub context: TraceContext,
+    /// The collector that is told the spans of every exchange, over OTLP/HTTP; `None` tells nobody.
+    pub otlp: Option<http::Uri>,
+}
+
 impl Default for Config {
     /// Everything at its default; `capture.interfaces`, `capture.ports` and `replay.targets` are still empty.
     fn default() -> Config {
@@ -357,6 +378,7 @@ impl Default for Config {
             compare: Compare::default(),
             verdict: Verdict::default(),
             admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9465))), token_file: None },
+            traces: Traces::default(),
         }
     }
 }

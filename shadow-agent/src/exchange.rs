@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Method, Version};
@@ -14,6 +14,12 @@ use http::{Method, Version};
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// This moment by the wall clock, for what is measured by no other; stages that are pure are told the time.
+    #[must_use]
+    pub fn now() -> Timestamp {
+        Timestamp::default().plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
     /// The time between `earlier` and this point; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Timestamp) -> Duration {
@@ -252,8 +258,10 @@ pub struct Answer {
     /// From the last byte of the request on a connected socket to the first byte of the response; `None` when the agent
     /// itself stood still meanwhile.
     pub first_byte: Option<Duration>,
-    /// From the last byte of the request to the last byte of the response.
-    pub total: Duration,
+    /// When the last byte of the request was written.
+    pub sent: Timestamp,
+    /// When the last byte of the response was read.
+    pub done: Timestamp,
 }
 
 /// What a shadow host is to the comparison.

@@ -53,6 +53,20 @@ pub enum Comparison {
     Uncomparable(UncomparableReason),
 }
 
+impl Comparison {
+    /// Its name in labels and spans.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Comparison::Match => "match",
+            Comparison::Mismatch => "mismatch",
+            Comparison::Noise => "noise",
+            Comparison::Drift => "drift",
+            Comparison::Uncomparable(_) => "uncomparable",
+        }
+    }
+}
+
 /// How a request that was selected ended at one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetOutcome {

@@ -35,3 +35,4 @@ pub mod shard;
 pub mod standstill;
 pub mod tcp;
 pub mod terminal;
+pub mod traces;

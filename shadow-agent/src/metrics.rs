@@ -18,6 +18,7 @@ use crate::control::Control;
 use crate::guard::Readings;
 use crate::ledger::Ledger;
 use crate::report::Report;
+use crate::traces::Figures;
 
 mod family;
 mod gather;
@@ -51,6 +52,8 @@ pub struct Sources {
     pub sample: Share,
     /// The interfaces captured from, read when called.
     pub interfaces: Arc<dyn Fn() -> Vec<Attached> + Send + Sync>,
+    /// What became of the spans told to a collector, if one is, read when called.
+    pub spans: Arc<dyn Fn() -> Option<Figures> + Send + Sync>,
     /// What the CPU guard measured and did.
     pub cpu: Arc<Readings>,
     /// `limits.cpu`, as a share of one core; `None` is unlimited.

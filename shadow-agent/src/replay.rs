@@ -16,12 +16,14 @@ use crate::config;
 use crate::control::Control;
 use crate::exchange::{Answer, DropReason, FailReason, Role, TargetInfo};
 use crate::policy::mask::Sendable;
+use crate::traces::Contexts;
 use gate::Gate;
 use room::Room;
 use target::Target;
 
 mod breaker;
 mod connection;
+mod courier;
 mod gate;
 mod http2;
 mod join;
@@ -35,9 +37,10 @@ mod slots;
 mod socket;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unsendable;
 
+pub use courier::Courier;
 pub use own::{Registrar, Registration};
 
 /// How often idle connections are looked at.
@@ -54,6 +57,8 @@ pub struct Settings {
     pub held_limit: usize,
     /// Where our own sockets are registered, each before its first byte.
     pub own: Registrar,
+    /// The trace contexts that requests carry.
+    pub traces: Contexts,
 }
 
 /// How one request ended at one target.
@@ -172,9 +177,8 @@ impl Replayer {
         let (targets, infos): (Vec<_>, Vec<_>) = all
             .map(|(target, role)| {
                 let info = TargetInfo { name: target.name.clone(), role };
-                let (own, room, gate) = (settings.own.clone(), room.clone(), Arc::clone(&gate));
-                let target =
-                    Target::new(target, mark, own, settings.body_limit, room, gate, under_way.clone())?;
+                let (room, gate) = (room.clone(), Arc::clone(&gate));
+                let target = Target::new(target, mark, settings, room, gate, under_way.clone())?;
                 Ok((target, info))
             })
             .collect::<Result<Vec<_>, ReplayError>>()?

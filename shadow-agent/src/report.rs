@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::capture;
 use crate::compare::Difference;
@@ -118,8 +118,7 @@ impl Report {
             baseline: targets.iter().position(|target| target.role == Role::Baseline),
             targets,
             label: label.into(),
-            started: Timestamp::default()
-                .plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            started: Timestamp::now(),
             begun: Instant::now(),
             max_endpoints: compare.max_endpoints,
             books: Mutex::new(Books {

@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: installs what building and testing need. Changes nothing that is already right.
 
+mod collector;
 mod debian;
 mod tools;
 
@@ -56,6 +57,9 @@ fn prepare(need: Need) -> Result<Vec<String>> {
     let mut changed = tools::rust_components()?;
     changed.extend(debian::packages(need)?);
     changed.extend(tools::bpf_linker()?);
+    if need >= Need::Test {
+        changed.extend(collector::install()?);
+    }
     if need >= Need::Ci {
         changed.extend(tools::checkers()?);
         changed.extend(tools::fuzzer()?);

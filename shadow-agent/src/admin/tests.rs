@@ -55,6 +55,7 @@ pub(super) fn state() -> AdminState {
         interfaces: Arc::new(|| {
             vec![Attached { device: "eth0".to_owned(), attachment: Attachment::Clsact, xdp: None }]
         }),
+        spans: Arc::new(|| None),
         cpu: Arc::default(),
         cpu_limit: Some(Share::ALL),
     };

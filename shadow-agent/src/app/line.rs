@@ -12,12 +12,15 @@ use crate::backlog::{Admitted, Receiver};
 use crate::compare::endpoint::Endpoints;
 use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
 use crate::control::Control;
-use crate::exchange::{Answer, Exchange, FailReason, Response, Role, SkipReason, UncomparableReason};
+use crate::exchange::{
+    Answer, Exchange, FailReason, Response, Role, SkipReason, Timestamp, UncomparableReason,
+};
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
 use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
 use crate::policy::select::Selector;
 use crate::replay::{Outcome, Replayer};
 use crate::report::{Observation, Report, TargetObservation};
+use crate::traces::{Contexts, Exporter, Side, Told};
 
 /// Exchanges whose bodies are larger than this together are compared on the blocking pool, so that the runtime's
 /// threads stay free to measure answers.
@@ -44,6 +47,10 @@ pub(super) struct Line {
     pub(super) tasks: TaskTracker,
     /// Whether exchanges come from a file, in which they may stand masked.
     pub(super) recorded: bool,
+    /// The contexts that replayed requests carry.
+    pub(super) traces: Contexts,
+    /// Who is told the spans of every exchange.
+    pub(super) spans: Option<Exporter>,
 }
 
 impl Line {
@@ -74,7 +81,12 @@ impl Line {
 
     pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
         let sendable = Arc::new(sendable);
+        let began = Timestamp::now();
         let outcomes = self.replayer.replay(Arc::clone(&sendable)).await;
+        let told = self.spans.as_ref().map(|_| {
+            let sides = outcomes.iter().map(|outcome| Side::of(outcome, began));
+            Told::new(&admitted.exchange, sides.collect())
+        });
         let large = body_bytes(&outcomes) > COMPARE_INLINE;
         let judge = {
             let line = Arc::clone(&self);
@@ -96,6 +108,9 @@ impl Line {
         };
         for target in &observation.targets {
             open.end(target.outcome);
+        }
+        if let (Some(spans), Some(told)) = (&self.spans, told) {
+            spans.offer(told.spans(&self.traces, self.replayer.targets(), &observation));
         }
         self.report.record(observation);
         drop(admitted);

@@ -47,6 +47,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
         replay: Arc::new(Vec::new),
         sample: config.capture.sample,
         interfaces: observed.interfaces,
+        spans: Arc::new(|| None),
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
     };

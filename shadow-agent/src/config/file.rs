@@ -114,6 +114,7 @@ raw! {
         compare: Compare,
         verdict: Verdict,
         admin: Admin,
+        traces: Traces,
         metrics: Option<NotYet>,
         store: Option<NotYet>,
     }
@@ -191,6 +192,7 @@ raw! {
         loss: Option<Text>,
     }
     Admin { listen: Option<Text>, token_file: Option<Text>, }
+    Traces { context: Option<Text>, otlp: Option<Text>, }
 }
 
 /// Reads the text of a file.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::file::{NotYet, Raw, Text};
 use super::overlay::Overrides;
-use super::{Admin, Config, ConfigError, Limits, Place, Problem, Share, Source, Verdict, units};
+use super::{
+    Admin, Config, ConfigError, Limits, Place, Problem, Share, Source, TraceContext, Traces, Verdict, units,
+};
 
 mod capture;
 mod descriptors;
@@ -40,6 +42,7 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
         compare: rules::compare(&raw.compare, default.compare)?,
         verdict: verdict(&raw.verdict, default.verdict)?,
         admin: admin(&raw.admin, default.admin)?,
+        traces: traces(&raw.traces)?,
     })
 }
 
@@ -190,5 +193,19 @@ fn admin(raw: &super::file::Admin, default: Admin) -> Result<Admin, ConfigError>
             _ => text.parse().map(Some).map_err(|_| Problem::Listen(text.to_owned())),
         })?,
         token_file: read("admin.token_file", raw.token_file.as_ref(), None, |text| Ok(Some(text.into())))?,
+    })
+}
+
+fn traces(raw: &super::file::Traces) -> Result<Traces, ConfigError> {
+    Ok(Traces {
+        context: read("traces.context", raw.context.as_ref(), TraceContext::default(), |text| match text {
+            "mint" => Ok(TraceContext::Mint),
+            "propagate" => Ok(TraceContext::Propagate),
+            _ => Err(Problem::Choice { value: text.to_owned(), possible: "mint or propagate" }),
+        })?,
+        otlp: read("traces.otlp", raw.otlp.as_ref(), None, |text| match text {
+            "off" => Ok(None),
+            _ => replay::plain_url(text).map(Some),
+        })?,
     })
 }

@@ -2,7 +2,10 @@
 
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
-use super::{Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target, XdpMode};
+use super::{
+    Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target, TraceContext,
+    XdpMode,
+};
 
 /// What stands for the value of a configured header: any may be a secret.
 const HIDDEN: &str = "<hidden>";
@@ -113,6 +116,13 @@ fn raw(config: &Config) -> Raw {
         admin: file::Admin {
             listen: some(config.admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string())),
             token_file: config.admin.token_file.as_ref().map(|path| text(path.display())),
+        },
+        traces: file::Traces {
+            context: some(match config.traces.context {
+                TraceContext::Mint => "mint",
+                TraceContext::Propagate => "propagate",
+            }),
+            otlp: some(config.traces.otlp.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string)),
         },
         metrics: None,
         store: None,

@@ -80,6 +80,11 @@ const GUARD_STEPS: Named = Named::counter(
     &["guard", "direction"],
     "Steps that a guard lowered (down) or raised (up) sampling by.",
 );
+const SPANS: Named = Named::counter(
+    "shadow_trace_spans_total",
+    &["outcome"],
+    "Spans by what became of them: exported, dropped because too many waited, failed at the collector of traces.otlp.",
+);
 const FLOWS: Named = Named::gauge("shadow_flows_active", &[], "Flows tracked.");
 const BUFFER: Named = Named::gauge("shadow_buffer_bytes", &[], "Bytes buffered for flows.");
 const EXCHANGES: Named =
@@ -140,6 +145,7 @@ const ALL: &[&Named] = &[
     &SAMPLE_CONFIGURED,
     &CPU,
     &GUARD_STEPS,
+    &SPANS,
     &FLOWS,
     &BUFFER,
     &EXCHANGES,
@@ -248,9 +254,16 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
         steps.count(&["cpu", direction.as_str()], sources.cpu.steps(direction));
     }
 
+    let mut spans = SPANS.family();
+    let told = (sources.spans)().unwrap_or_default();
+    for (outcome, count) in [("exported", told.exported), ("dropped", told.dropped), ("failed", told.failed)]
+    {
+        spans.count(&[outcome], count);
+    }
+
     let unmaskable = ledger.skipped.get(SkipReason::Unmaskable as usize).copied().unwrap_or(0);
     let mut families = vec![exchanges, packets, replays, queue, breaker, comparisons, differences];
-    families.extend([response, production, lag, verdicts, steps]);
+    families.extend([response, production, lag, verdicts, steps, spans]);
     families.extend([
         single(&ENABLED, f64::from(u8::from(sources.control.enabled()))),
         single(&BYTES, kernel.bytes as f64),

@@ -12,6 +12,7 @@ use crate::guard::Direction;
 use crate::ledger::ShardBatch;
 use crate::report::testing::{report, run, traffic};
 use crate::tcp::Oddities;
+use crate::traces::Figures;
 
 fn sources() -> Sources {
     let (control, cpu) = (Control::new(true), Arc::new(Readings::default()));
@@ -30,6 +31,7 @@ fn sources() -> Sources {
         interfaces: Arc::new(|| {
             vec![Attached { device: "eth0".to_owned(), attachment: Attachment::Tcx, xdp: None }]
         }),
+        spans: Arc::new(|| Some(Figures { exported: 30, dropped: 2, failed: 1 })),
         cpu,
         cpu_limit: Some(Share::ALL),
     }
@@ -81,6 +83,9 @@ fn every_figure_comes_from_where_it_is_counted() {
         ("shadow_agent_cpu_ratio", 1.5),
         ("shadow_guard_steps_total{guard=\"cpu\",direction=\"down\"}", 1.0),
         ("shadow_guard_steps_total{guard=\"cpu\",direction=\"up\"}", 0.0),
+        ("shadow_trace_spans_total{outcome=\"exported\"}", 30.0),
+        ("shadow_trace_spans_total{outcome=\"dropped\"}", 2.0),
+        ("shadow_trace_spans_total{outcome=\"failed\"}", 1.0),
         ("shadow_flows_active", 2.0),
         ("shadow_buffer_bytes", 99.0),
         ("shadow_exchanges_total{outcome=\"selected\",reason=\"\"}", 45.0),
@@ -146,7 +151,8 @@ fn every_metric_of_the_contract_is_there_and_described() {
         shadow_production_duration_seconds shadow_mask_failures_total shadow_pipeline_lag_seconds shadow_verdict \
         shadow_build_info shadow_capture_interfaces shadow_capture_duplicate_segments_total \
         shadow_capture_conflicting_segments_total \
-        shadow_capture_one_sided_flows_total shadow_capture_sample_configured_ratio shadow_agent_cpu_ratio shadow_guard_steps_total";
+        shadow_capture_one_sided_flows_total shadow_capture_sample_configured_ratio shadow_agent_cpu_ratio \
+        shadow_guard_steps_total shadow_trace_spans_total";
     assert_eq!(described, contract.split_whitespace().collect());
 }
 

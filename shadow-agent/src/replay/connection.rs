@@ -13,10 +13,11 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use tokio::task::coop::unconstrained;
+use tokio::time::Instant;
 
 use super::pool::Reusable;
 use super::socket::{Link, Passage, Socket, Stopwatch};
-use crate::exchange::{Answer, FailReason, Headers, Response};
+use crate::exchange::{Answer, FailReason, Headers, Response, Timestamp};
 
 /// The largest head of a response (of at most 100 fields), and the most that is read or written at once, in bytes.
 pub(super) const BUFFER: usize = 64 << 10;
@@ -234,13 +235,11 @@ pub(super) fn fields(headers: &HeaderMap) -> Headers {
 
 /// The response with the times of its passage; those that nobody noted are unknown.
 pub(super) fn answer(response: Response, passage: &Passage) -> Answer {
-    let since_sent =
-        |end: Option<tokio::time::Instant>| Some(end?.saturating_duration_since(passage.written?));
-    Answer {
-        response,
-        first_byte: since_sent(passage.first_read),
-        total: since_sent(passage.last_read).unwrap_or_default(),
-    }
+    let since_sent = |end: Instant| Some(end.saturating_duration_since(passage.written?));
+    let total = passage.last_read.and_then(since_sent).unwrap_or_default();
+    let done = Timestamp::now().before(passage.last_read.map(|last| last.elapsed()).unwrap_or_default());
+    let first_byte = passage.first_read.and_then(since_sent);
+    Answer { response, first_byte, sent: done.before(total), done }
 }
 
 fn reason(error: &hyper::Error) -> FailReason {

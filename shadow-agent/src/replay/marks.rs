@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::unsendable::Unsendable;
-use crate::exchange::{ExchangeId, Timestamp};
+use crate::policy::mask::Sendable;
+use crate::traces::{Context, Contexts};
 
 const REQUEST: HeaderName = HeaderName::from_static("x-shadow-request");
 const EXCHANGE: HeaderName = HeaderName::from_static("x-shadow-exchange");
@@ -14,70 +15,37 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 const BAGGAGE_MEMBER: &[u8] = b"shadow=true";
-/// The `sampled` bit of the trace flags.
-const SAMPLED: u8 = 0x01;
 
-/// Puts every mark on a request; `seen` is when production's request was seen.
+/// Puts every mark on a request to the target of that name.
 ///
-/// The trace starts anew, so that spans of the shadow never join production's trace. The trace id of the original goes
-/// into `x-shadow-origin-traceparent`; whether it was sampled is kept; `tracestate` belongs to the old trace and is
-/// dropped (W3C Trace Context, section 3.3).
+/// By default the trace starts anew, so that spans of the shadow never join production's trace: the trace id of the
+/// original goes into `x-shadow-origin-traceparent`, whether it was sampled is kept, and `tracestate` belongs to the old
+/// trace and is dropped (W3C Trace Context, section 3.3). Where the trace is propagated, it goes on with another span.
 ///
 /// # Errors
 /// When the request has too many fields already.
-pub(super) fn put(headers: &mut HeaderMap, id: ExchangeId, seen: Timestamp) -> Result<(), Unsendable> {
-    let original = original_trace(headers);
+pub(super) fn put(
+    headers: &mut HeaderMap,
+    request: &Sendable,
+    traces: &Contexts,
+    target: &str,
+) -> Result<(), Unsendable> {
+    let original = Context::read(headers.get_all(TRACEPARENT).iter().map(HeaderValue::as_bytes));
     let baggage = baggage(headers)?;
-    headers.remove(TRACESTATE);
+    if original.is_none() || !traces.propagates() {
+        headers.remove(TRACESTATE);
+    }
     headers.remove(ORIGIN_TRACE);
     headers.try_insert(REQUEST, HeaderValue::from_static("1"))?;
-    headers.try_insert(EXCHANGE, HeaderValue::try_from(id.to_string())?)?;
-    headers.try_insert(TIME, HeaderValue::try_from(seen.to_string())?)?;
+    headers.try_insert(EXCHANGE, HeaderValue::try_from(request.id().to_string())?)?;
+    headers.try_insert(TIME, HeaderValue::try_from(request.seen().to_string())?)?;
     headers.try_insert(BAGGAGE, baggage)?;
-    headers.try_insert(TRACEPARENT, HeaderValue::try_from(new_trace(original.as_ref()))?)?;
+    let context = traces.of(request.id(), Some(target), original.as_ref());
+    headers.try_insert(TRACEPARENT, HeaderValue::try_from(context.to_string())?)?;
     if let Some(original) = original {
-        headers.try_insert(ORIGIN_TRACE, original.id)?;
+        headers.try_insert(ORIGIN_TRACE, HeaderValue::try_from(format!("{:032x}", original.trace))?)?;
     }
     Ok(())
-}
-
-/// The trace that the original request was part of.
-#[derive(Debug, PartialEq, Eq)]
-struct Trace {
-    id: HeaderValue,
-    sampled: bool,
-}
-
-/// Reads `traceparent` (W3C Trace Context, section 3.2.2); a missing, repeated or invalid one is no trace.
-fn original_trace(headers: &HeaderMap) -> Option<Trace> {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    let line = lines.next()?.as_bytes();
-    if lines.next().is_some() {
-        return None;
-    }
-    let mut parts = line.splitn(5, |&byte| byte == b'-');
-    let mut part =
-        |len: usize| parts.next().filter(|part| part.len() == len && part.iter().all(is_lower_hex));
-    let (version, id, parent, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
-    // Only version 00 is known to end here; later ones may go on.
-    let ends = parts.next().is_none();
-    let valid = version != b"ff"
-        && (version != b"00" || ends)
-        && id.iter().any(|&digit| digit != b'0')
-        && parent.iter().any(|&digit| digit != b'0');
-    let flags = u8::from_str_radix(str::from_utf8(flags).ok()?, 16).ok()?;
-    let id = HeaderValue::from_bytes(id).ok()?;
-    valid.then_some(Trace { id, sampled: flags & SAMPLED != 0 })
-}
-
-fn is_lower_hex(byte: &u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
-}
-
-fn new_trace(original: Option<&Trace>) -> String {
-    let flags = if original.is_some_and(|trace| trace.sampled) { SAMPLED } else { 0 };
-    let (trace, span) = (fastrand::u128(1..), fastrand::u64(1..));
-    format!("00-{trace:032x}-{span:016x}-{flags:02x}")
 }
 
 /// All baggage of the request in one line, `shadow=true` appended.
@@ -94,15 +62,23 @@ fn baggage(headers: &HeaderMap) -> Result<HeaderValue, Unsendable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TraceContext;
+    use crate::exchange::Timestamp;
+    use crate::replay::tests::sendable;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
     fn marked(original: &[(&'static str, &str)]) -> HeaderMap {
+        marked_by(TraceContext::Mint, original)
+    }
+
+    fn marked_by(mode: TraceContext, original: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in original {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        put(&mut headers, ExchangeId(0xab), Timestamp(1_700_000_000_000_000_001)).unwrap();
+        let request = sendable("GET", "/", &[], "");
+        put(&mut headers, &request, &Contexts::new(mode, 0), "candidate").unwrap();
         headers
     }
 
@@ -116,7 +92,7 @@ mod tests {
         let headers = marked(&[]);
         assert_eq!(one(&headers, "x-shadow-request"), Some("1"));
         assert_eq!(one(&headers, "x-shadow-exchange"), Some("00000000000000ab"));
-        assert_eq!(one(&headers, "x-shadow-time"), Some("2023-11-14T22:13:20.000000001Z"));
+        assert_eq!(one(&headers, "x-shadow-time"), Some("2023-11-14T22:13:20.000000000Z"));
         assert_eq!(one(&headers, "baggage"), Some("shadow=true"));
         assert_eq!(one(&headers, "x-shadow-origin-traceparent"), None);
         let traceparent = one(&headers, "traceparent").unwrap();
@@ -142,13 +118,6 @@ mod tests {
         let cases = [
             (format!("00-{TRACE}-{span}-01"), Some(TRACE), "01"),
             (format!("00-{TRACE}-{span}-00"), Some(TRACE), "00"),
-            (format!("cc-{TRACE}-{span}-03-later"), Some(TRACE), "01"),
-            (format!("00-{TRACE}-{span}-01-later"), None, "00"),
-            (format!("ff-{TRACE}-{span}-01"), None, "00"),
-            (format!("00-{}-{span}-01", "0".repeat(32)), None, "00"),
-            (format!("00-{TRACE}-{}-01", "0".repeat(16)), None, "00"),
-            (format!("00-{}-{span}-01", TRACE.to_uppercase()), None, "00"),
-            (format!("00-{TRACE}-{span}"), None, "00"),
             ("garbage".to_owned(), None, "00"),
         ];
         for (original, origin, flags) in cases {
@@ -173,8 +142,18 @@ mod tests {
     }
 
     #[test]
-    fn two_requests_never_share_a_trace() {
-        assert_ne!(marked(&[]).get("traceparent"), marked(&[]).get("traceparent"));
+    fn a_trace_that_is_propagated_goes_on_with_its_state() {
+        let headers = marked_by(
+            TraceContext::Propagate,
+            &[("traceparent", &format!("00-{TRACE}-b7ad6b7169203331-01")), ("tracestate", "vendor=1")],
+        );
+        let new = one(&headers, "traceparent").unwrap();
+        assert!(new.starts_with(&format!("00-{TRACE}-")) && new.ends_with("-01"), "{new}");
+        assert!(!new.contains("b7ad6b7169203331"), "{new}");
+        assert_eq!(one(&headers, "tracestate"), Some("vendor=1"));
+        assert_eq!(one(&headers, "x-shadow-origin-traceparent"), Some(TRACE));
+        let headers = marked_by(TraceContext::Propagate, &[("tracestate", "vendor=1")]);
+        assert_eq!(one(&headers, "tracestate"), None, "a state without a trace");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{ReplayError, marks};
 use crate::config;
 use crate::exchange::Headers;
 use crate::policy::mask::Sendable;
+use crate::traces::Contexts;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -30,6 +31,9 @@ pub(super) struct Rewrite {
     host: HeaderValue,
     set: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
+    /// The target's name, by which its requests have trace contexts of their own.
+    target: String,
+    traces: Contexts,
 }
 
 /// A request as it is sent by HTTP/2.
@@ -48,7 +52,7 @@ impl Rewrite {
     /// # Errors
     /// When a header is not valid or not for the operator to set, or the URL has a query or
     /// credentials.
-    pub(super) fn new(target: &config::Target) -> Result<Rewrite, ReplayError> {
+    pub(super) fn new(target: &config::Target, traces: Contexts) -> Result<Rewrite, ReplayError> {
         let url_error = || ReplayError::url(target);
         let authority = target.url.authority().ok_or_else(url_error)?;
         if target.url.query().is_some() || authority.as_str().contains('@') {
@@ -70,7 +74,8 @@ impl Rewrite {
         }
         let remove = target.remove_headers.iter().map(|header| name(header)).collect::<Result<_, _>>()?;
         let prefix = target.url.path().trim_end_matches('/');
-        Ok(Rewrite { prefix: Bytes::copy_from_slice(prefix.as_bytes()), host, set, remove })
+        let prefix = Bytes::copy_from_slice(prefix.as_bytes());
+        Ok(Rewrite { prefix, host, set, remove, target: target.name.clone(), traces })
     }
 
     /// The request as this target is sent it, marks included.
@@ -97,7 +102,7 @@ impl Rewrite {
         if !headers.contains_key(header::HOST) {
             headers.try_insert(header::HOST, self.host.clone())?;
         }
-        marks::put(&mut headers, request.id(), request.seen())?;
+        marks::put(&mut headers, request, &self.traces, &self.target)?;
         *message.headers_mut() = headers;
         Ok(message)
     }
@@ -253,7 +258,9 @@ mod tests {
     ) -> Result<Request<Full<Bytes>>, Unsendable> {
         let mut target = target(80);
         change(&mut target);
-        Rewrite::new(&target).unwrap().apply(&sendable(method, path, headers, body))
+        Rewrite::new(&target, Contexts::new(config::TraceContext::Mint, 0))
+            .unwrap()
+            .apply(&sendable(method, path, headers, body))
     }
 
     fn values<'a>(message: &'a Request<Full<Bytes>>, name: &str) -> Vec<&'a [u8]> {

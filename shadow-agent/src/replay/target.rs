@@ -20,7 +20,6 @@ use super::breaker::{Breaker, Pass};
 use super::connection::{Broken, Connection, Progress};
 use super::gate::Gate;
 use super::http2;
-use super::own::Registrar;
 use super::pool::Pool;
 use super::rate::Bucket;
 use super::request::Rewrite;
@@ -28,7 +27,7 @@ use super::room::Room;
 use super::slots::Slots;
 use super::socket::{ConnectError, Connector, Link};
 use super::unsendable::Unsendable;
-use super::{Outcome, ReplayError};
+use super::{Outcome, ReplayError, Settings};
 use crate::config;
 use crate::exchange::{Answer, DropReason, FailReason};
 use crate::policy::mask::Sendable;
@@ -82,14 +81,14 @@ impl Target {
     pub(super) fn new(
         config: &config::Target,
         mark: Option<u32>,
-        own: Registrar,
-        body_limit: usize,
+        settings: &Settings,
         room: Room,
         gate: Arc<Gate>,
         tasks: TaskTracker,
     ) -> Result<Target, ReplayError> {
         let name = || config.name.clone();
-        let connector = Connector::new(&config.url, mark, own).ok_or_else(|| ReplayError::url(config))?;
+        let connector = Connector::new(&config.url, mark, settings.own.clone())
+            .ok_or_else(|| ReplayError::url(config))?;
         if !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
             return Err(ReplayError::Concurrency { target: name(), value: config.concurrency });
         }
@@ -101,7 +100,7 @@ impl Target {
         }
         let now = Instant::now();
         Ok(Target {
-            rewrite: Rewrite::new(config)?,
+            rewrite: Rewrite::new(config, settings.traces)?,
             connector,
             pool: Pool::new(config.concurrency),
             shared: Shared {
@@ -114,7 +113,7 @@ impl Target {
             rate: config.rate.map(|rate| Bucket::new(rate, now)),
             breaker: Breaker::new(now),
             timeout: config.timeout,
-            body_limit,
+            body_limit: settings.body_limit,
             room,
             gate,
         })

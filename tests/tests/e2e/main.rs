@@ -25,5 +25,6 @@ mod removed;
 mod replayed;
 mod site;
 mod steady;
+mod traces;
 mod trouble;
 mod xdp;

@@ -46,6 +46,7 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "nghttp2-client", gives: "h2load", need: Need::Test, program: Some("h2load") },
     Package { name: "gunicorn", gives: "gunicorn and Python 3", need: Need::Test, program: Some("gunicorn") },
+    Package { name: "python3-pip", gives: "pip", need: Need::Test, program: None },
     Package {
         name: "prometheus",
         gives: "prometheus and promtool",

@@ -74,7 +74,7 @@ fn target(
     }
     Ok(Target {
         name: parse(&format!("{key}.name"), &raw.name, name)?,
-        url: parse(&format!("{key}.url"), &raw.url, url)?,
+        url: parse(&format!("{key}.url"), &raw.url, plain_url)?,
         isolated: {
             let (key, text) = nearest(key, "isolated", &overrides.isolated, &raw.isolated, &None);
             read(&key, text, default.isolated, units::boolean)?
@@ -136,7 +136,7 @@ fn rate(text: &str) -> Result<Option<f64>, Problem> {
 }
 
 /// An `http` URL (RFC 3986) with a host and perhaps a port and a path prefix.
-fn url(text: &str) -> Result<Uri, Problem> {
+pub(super) fn plain_url(text: &str) -> Result<Uri, Problem> {
     if text.contains('@') {
         return Err(Problem::UrlUser);
     }

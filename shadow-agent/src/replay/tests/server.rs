@@ -96,7 +96,8 @@ impl Peer {
         loop {
             if let Some(length) = whole(&self.received) {
                 let rest = self.received.split_off(length);
-                let request = String::from_utf8(std::mem::replace(&mut self.received, rest)).unwrap();
+                let request = std::mem::replace(&mut self.received, rest);
+                let request = String::from_utf8_lossy(&request).into_owned();
                 self.requests.log.lock().unwrap().push(request.clone());
                 self.requests.count.send_modify(|count| *count += 1);
                 return Some(request);

@@ -31,7 +31,7 @@ fn what_is_required_is_asked_for() {
 
 #[test]
 fn unknown_and_unsupported_keys_are_refused_by_name_and_line() {
-    let possible = "possible here: enabled, capture, limits, select, mask, replay, compare, verdict, admin, metrics, store";
+    let possible = "possible here: enabled, capture, limits, select, mask, replay, compare, verdict, admin, traces, metrics, store";
     let cases = [
         ("enable: true".to_owned(), "line 3 of F: unknown key `enable`; did you mean `enabled`?".to_owned()),
         ("zzz: true".to_owned(), format!("line 3 of F: unknown key `zzz`; {possible}")),
