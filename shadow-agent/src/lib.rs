@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod backlog;
 pub mod capture;
 pub mod cli;

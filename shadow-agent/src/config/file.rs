@@ -114,6 +114,7 @@ raw! {
         compare: Compare,
         verdict: Verdict,
         admin: Admin,
+        audit: Audit,
         metrics: Option<NotYet>,
         store: Option<NotYet>,
     }
@@ -191,6 +192,7 @@ raw! {
         loss: Option<Text>,
     }
     Admin { listen: Option<Text>, token_file: Option<Text>, }
+    Audit { path: Option<Text>, max_size: Option<Text>, keep: Option<Text>, }
 }
 
 /// Reads the text of a file.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::file::{NotYet, Raw, Text};
 use super::overlay::Overrides;
-use super::{Admin, Config, ConfigError, Limits, Place, Problem, Share, Source, Verdict, units};
+use super::{
+    Admin, Audit, AuditPlace, Config, ConfigError, Limits, Place, Problem, Share, Source, Verdict, units,
+};
 
 mod capture;
 mod descriptors;
@@ -21,6 +23,9 @@ const MAX_BUFFER: u64 = 64 << 30;
 const EXCHANGE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 /// One percent of a core is less than an agent without traffic may need for an instant.
 const CPU: RangeInclusive<Share> = Share(0.01)..=Share(64.0);
+/// The least holds a few entries; the most is more than anyone reads.
+const AUDIT_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
+const AUDIT_KEEP: RangeInclusive<u64> = 1..=100;
 const RATIO: RangeInclusive<f64> = 0.01..=1000.0;
 /// Certainty cannot be had, and below one half a bound says nothing.
 const CONFIDENCE: RangeInclusive<Share> = Share(0.5)..=Share(0.9999);
@@ -40,6 +45,7 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
         compare: rules::compare(&raw.compare, default.compare)?,
         verdict: verdict(&raw.verdict, default.verdict)?,
         admin: admin(&raw.admin, default.admin)?,
+        audit: audit(&raw.audit, default.audit)?,
     })
 }
 
@@ -190,5 +196,16 @@ fn admin(raw: &super::file::Admin, default: Admin) -> Result<Admin, ConfigError>
             _ => text.parse().map(Some).map_err(|_| Problem::Listen(text.to_owned())),
         })?,
         token_file: read("admin.token_file", raw.token_file.as_ref(), None, |text| Ok(Some(text.into())))?,
+    })
+}
+
+fn audit(raw: &super::file::Audit, default: Audit) -> Result<Audit, ConfigError> {
+    Ok(Audit {
+        place: read("audit.path", raw.path.as_ref(), default.place, |text| match text {
+            "off" => Ok(AuditPlace::Off),
+            path => Ok(AuditPlace::File(path.into())),
+        })?,
+        max_size: read("audit.max_size", raw.max_size.as_ref(), default.max_size, size(AUDIT_SIZE))?,
+        keep: read("audit.keep", raw.keep.as_ref(), default.keep, count(AUDIT_KEEP))?,
     })
 }

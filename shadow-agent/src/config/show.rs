@@ -2,7 +2,10 @@
 
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
-use super::{Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target, XdpMode};
+use super::{
+    AuditPlace, Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target,
+    XdpMode,
+};
 
 /// What stands for the value of a configured header: any may be a secret.
 const HIDDEN: &str = "<hidden>";
@@ -14,6 +17,7 @@ const HIDDEN: &str = "<hidden>";
 pub fn yaml(config: &Config) -> Result<String, serde_saphyr::SerializeError> {
     serde_saphyr::to_string(&raw(config))
 }
+
 
 fn text(text: impl ToString) -> Text {
     Text::new(text.to_string(), Source::Missing)
@@ -113,6 +117,15 @@ fn raw(config: &Config) -> Raw {
         admin: file::Admin {
             listen: some(config.admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string())),
             token_file: config.admin.token_file.as_ref().map(|path| text(path.display())),
+        },
+        audit: file::Audit {
+            path: match &config.audit.place {
+                AuditPlace::State => None,
+                AuditPlace::Off => some("off"),
+                AuditPlace::File(path) => some(path.display()),
+            },
+            max_size: some(write_size(config.audit.max_size)),
+            keep: some(config.audit.keep),
         },
         metrics: None,
         store: None,
