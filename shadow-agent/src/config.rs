@@ -21,6 +21,7 @@ mod error;
 mod file;
 mod load;
 mod overlay;
+pub mod reload;
 mod resolve;
 pub mod show;
 pub mod units;

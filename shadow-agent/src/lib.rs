@@ -32,6 +32,7 @@ pub mod privileges;
 pub mod record;
 pub mod replay;
 pub mod report;
+pub mod runs;
 pub mod shard;
 pub mod standstill;
 pub mod tcp;

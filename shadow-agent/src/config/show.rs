@@ -18,6 +18,11 @@ pub fn yaml(config: &Config) -> Result<String, serde_saphyr::SerializeError> {
     serde_saphyr::to_string(&raw(config))
 }
 
+/// The same as a value in which keys can be looked up.
+pub(super) fn value(config: &Config) -> serde_json::Value {
+    // It is made of maps, lists and texts only.
+    serde_json::to_value(raw(config)).unwrap_or_default()
+}
 
 fn text(text: impl ToString) -> Text {
     Text::new(text.to_string(), Source::Missing)
