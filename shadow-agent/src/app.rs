@@ -196,7 +196,7 @@ impl Ground {
 
 /// The stages behind the backlog, ready to take exchanges. Those of a line in force are kept where `keep` has them, and so
 /// is its run.
-fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Kept>) -> anyhow::Result<Line> {
+fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Keep>) -> anyhow::Result<Line> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
     let replayer = match keep.and_then(|keep| keep.replayer.clone()) {
         Some(replayer) => replayer,
@@ -231,7 +231,7 @@ fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Kept>
 }
 
 /// What a new line takes over from the one in force.
-struct Kept {
+struct Keep {
     run: Arc<Run>,
     /// None where targets changed.
     replayer: Option<Arc<Replayer>>,

@@ -15,7 +15,7 @@ use crate::report::words::{percent, thousands};
 /// How many interfaces are listed for people.
 const MAX_LISTED: usize = 8;
 
-/// How the agent stands.
+/// How the agent stands. Counts are since it started; the verdict is that of the run under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Its version.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::current::{Current, TooManyRetired};
-use super::{Ground, Kept, Loader, build_line, new_report, unsafe_methods};
+use super::{Ground, Keep, Loader, build_line, new_report, unsafe_methods};
 use crate::admin::KillSwitch;
 use crate::admin::operate::{Operate, Refusal, Reloaded, RunStarted};
 use crate::audit::{Action, Actor, Audit};
@@ -78,7 +78,7 @@ impl Operator {
     fn replace(&self, new: &Config, changes: &Changes) -> anyhow::Result<()> {
         let line = self.current.line();
         let replayer = (!changes.targets).then(|| Arc::clone(&line.replayer));
-        let keep = Kept { run: Arc::clone(&line.run), replayer };
+        let keep = Keep { run: Arc::clone(&line.run), replayer };
         let next = build_line(new, &self.ground, "", Some(&keep))?;
         let label = self.current.runs().next_label();
         let report = changes.rules.then(|| new_report(new, next.replayer.targets(), &label));
