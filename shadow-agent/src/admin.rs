@@ -1,4 +1,5 @@
-//! The HTTP API: probes, metrics, status, and the kill switch. Reads everything, writes only `control`.
+//! The HTTP API: probes, metrics, status, the kill switch, and what else can be asked of a running agent. Reads
+//! everything, writes only `control`, and has the rest done by whoever implements [`Operate`].
 //!
 //! It lives on a thread and a runtime of its own, so that it answers when the data path is busy, and the data path
 //! does not notice when it is asked. Connections, request heads, bodies and times are bounded; who may ask what is
@@ -18,19 +19,24 @@ use crate::config;
 use crate::metrics::{Metrics, Sources};
 
 mod access;
+mod actions;
 mod api;
 pub mod client;
+mod kill;
+pub mod operate;
 pub mod readiness;
 mod serve;
 pub mod status;
 pub mod switch;
 
 use access::{Access, Token};
+pub use kill::KillSwitch;
+pub use operate::Operate;
 pub use readiness::Readiness;
 pub use status::{InterfaceStatus, Status};
 pub use switch::SwitchFile;
 
-/// What the API reads, and the one thing that it writes.
+/// What the API reads, and what it changes.
 #[derive(Clone)]
 pub struct AdminState {
     /// Where the figures come from; `control` among them is the one thing written.
@@ -39,8 +45,10 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     /// What the agent still waits for before it is ready.
     pub readiness: Readiness,
-    /// Where an operator's `disable` outlives a restart; without it, it does not.
-    pub switch: Option<SwitchFile>,
+    /// The kill switch.
+    pub switch: Arc<KillSwitch>,
+    /// What can be changed while it runs; none where all of that is settled at the start.
+    pub operate: Option<Arc<dyn Operate>>,
 }
 
 impl fmt::Debug for AdminState {

@@ -10,10 +10,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminState, Door, Readiness, SwitchFile};
+use crate::admin::{self, AdminState, Door, KillSwitch, Operate, Readiness, SwitchFile};
+use crate::audit::{self, Action, Actor, Audit};
 use crate::capture::Counters;
 use crate::capture::file::FileSource;
 use crate::capture::kernel::Attached;
@@ -22,6 +23,7 @@ use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
 use crate::config::{Config, Limits};
 use crate::control::Control;
+use crate::exchange::TargetInfo;
 use crate::guard::Readings;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
@@ -30,9 +32,11 @@ use crate::policy::select::Selector;
 use crate::record::{self, Recorder};
 use crate::replay::{self, Courier, Registrar, Replayer};
 use crate::report::{Outcome, Report};
+use crate::runs::{Mark, Run};
 use crate::shard::PipelineSettings;
 use crate::traces::{Contexts, Exporter, TracesError};
 
+mod current;
 mod files;
 mod follow;
 mod guard;
@@ -40,14 +44,17 @@ mod heartbeat;
 mod line;
 mod live;
 mod offline;
+mod operate;
 mod paced;
 mod publish;
 mod recording;
 mod rerecording;
 mod signals;
 mod status;
+mod usr1;
 mod wreck;
 
+use current::Current;
 use line::Line;
 pub use paced::Pacing;
 use publish::Place;
@@ -77,14 +84,19 @@ pub struct Options {
     pub label: Option<String>,
     /// Where an operator's `disable` outlives the agent.
     pub switch: Option<SwitchFile>,
+    /// Where the audit log is, if there is one.
+    pub audit: Option<audit::Settings>,
 }
+
+/// Reads the configuration anew, from where it came from at the start, and checks it likewise.
+pub type Loader = Box<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 
 /// Mirrors live traffic until it is told to stop, and says how that ended.
 ///
 /// # Errors
 /// When a stage cannot start, or capture breaks down; the message is one sentence with the remedy.
-pub fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
-    live::run(config, options)
+pub fn run(config: &Config, options: &Options, loader: Loader) -> anyhow::Result<Exit> {
+    live::run(config, options, loader)
 }
 
 /// Replays what a file holds, to its end or until it is told to stop, and says how that ended.
@@ -156,53 +168,123 @@ struct Origin {
     recorded: bool,
 }
 
-/// The stages behind the backlog, ready to take exchanges.
-fn build_line(
-    config: &Config,
-    options: &Options,
-    runtime: &Runtime,
-    control: &Control,
-    origin: Origin,
-) -> anyhow::Result<Arc<Line>> {
+/// What every line of an agent stands on, whatever its configuration.
+#[derive(Clone)]
+struct Ground {
+    runtime: Handle,
+    control: Control,
+    ledger: Arc<Ledger>,
+    tasks: TaskTracker,
+    mark: u32,
+    own: Registrar,
+    recorded: bool,
+    /// The same for every line, so that a request and its span agree whichever line sent it.
+    traces: Contexts,
+    spans: Option<Arc<Exporter>>,
+}
+
+impl Ground {
+    fn new(config: &Config, runtime: &Runtime, control: &Control, origin: Origin) -> anyhow::Result<Ground> {
+        let targets = config.replay.targets.iter().chain(&config.replay.baseline).count();
+        Ok(Ground {
+            runtime: runtime.handle().clone(),
+            traces: Contexts::new(config.traces.context, fastrand::u64(..)),
+            spans: spans(config, &origin, runtime)?,
+            control: control.clone(),
+            ledger: Arc::new(Ledger::new(origin.shards, targets)),
+            tasks: TaskTracker::new(),
+            mark: origin.mark,
+            own: origin.own,
+            recorded: origin.recorded,
+        })
+    }
+}
+
+/// The stages behind the backlog, ready to take exchanges. Those of a line in force are kept where `keep` has them, and so
+/// is its run.
+fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Keep>) -> anyhow::Result<Line> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
-    let traces = Contexts::new(config.traces.context, fastrand::u64(..));
-    let spans = spans(config, &origin, runtime)?;
-    let settings = replay::Settings {
-        mark: origin.mark,
-        body_limit: config.limits.body,
-        held_limit: config.limits.total_buffer / 4,
-        own: origin.own,
-        traces,
+    let replayer = match keep.and_then(|keep| keep.replayer.clone()) {
+        Some(replayer) => replayer,
+        None => {
+            let settings = replay::Settings {
+                mark: ground.mark,
+                body_limit: config.limits.body,
+                held_limit: config.limits.total_buffer / 4,
+                own: ground.own.clone(),
+                traces: ground.traces,
+            };
+            let _inside = ground.runtime.enter();
+            Arc::new(Replayer::start(&config.replay, &settings, ground.control.clone())?)
+        }
     };
-    let replayer = {
-        let _inside = runtime.enter();
-        Replayer::start(&config.replay, &settings, control.clone())?
+    let run = match keep {
+        Some(keep) => Arc::clone(&keep.run),
+        None => Arc::new(Run::new(new_report(config, replayer.targets(), label), Mark::default())),
     };
-    let targets = replayer.targets().to_vec();
-    let label = options.label.clone().unwrap_or_default();
-    Ok(Arc::new(Line {
-        selector: Selector::new(&config.select, config.replay.credentials)?,
-        comparer: Comparer::new(&config.compare, Arc::clone(&masker), config.limits.body)?,
-        endpoints: Endpoints::new(&config.compare)?,
-        ledger: Arc::new(Ledger::new(origin.shards, targets.len())),
-        report: Arc::new(Report::new(&config.verdict, &config.compare, targets, label)),
+    Ok(Line {
+        selector: Arc::new(Selector::new(&config.select, config.replay.credentials)?),
+        comparer: Arc::new(Comparer::new(&config.compare, Arc::clone(&masker), config.limits.body)?),
+        endpoints: Arc::new(Endpoints::new(&config.compare)?),
+        ledger: Arc::clone(&ground.ledger),
         timeouts: config.replay.targets.iter().chain(&config.replay.baseline).map(|t| t.timeout).collect(),
-        control: control.clone(),
-        tasks: TaskTracker::new(),
-        recorded: origin.recorded,
+        control: ground.control.clone(),
+        tasks: ground.tasks.clone(),
+        recorded: ground.recorded,
+        run,
         masker,
         replayer,
-        traces,
-        spans,
-    }))
+        traces: ground.traces,
+        spans: ground.spans.clone(),
+    })
+}
+
+/// What a new line takes over from the one in force.
+struct Keep {
+    run: Arc<Run>,
+    /// None where targets changed.
+    replayer: Option<Arc<Replayer>>,
+}
+
+fn new_report(config: &Config, targets: &[TargetInfo], label: &str) -> Report {
+    Report::new(&config.verdict, &config.compare, targets.to_vec(), label)
+}
+
+/// Opens the audit log, and says who the first entries are about. With the rights that are left for the whole run, so that
+/// later files can be made.
+fn start_audit(config: &Config, options: &Options, enabled: bool) -> anyhow::Result<Audit> {
+    let audit = match &options.audit {
+        Some(settings) => Audit::start(settings)?,
+        None => {
+            tracing::info!(
+                "there is no audit log: nobody writes down who changes what this agent does (set audit.path or --state)"
+            );
+            Audit::off()
+        }
+    };
+    audit.record(Actor::Agent, Action::Started { run: options.label.clone().unwrap_or_default(), enabled });
+    if let Some(allowed) = unsafe_methods(config) {
+        audit.record(Actor::Config, allowed);
+    }
+    Ok(audit)
+}
+
+/// The unsafe methods that are replayed (RFC 9110, section 9.2.1), and to whom.
+fn unsafe_methods(config: &Config) -> Option<Action> {
+    let is_safe = |name: &str| http::Method::from_bytes(name.as_bytes()).is_ok_and(|method| method.is_safe());
+    let methods: Vec<_> = config.select.methods.iter().filter(|name| !is_safe(name)).cloned().collect();
+    let targets =
+        config.replay.targets.iter().chain(&config.replay.baseline).filter(|target| target.isolated);
+    let targets: Vec<_> = targets.map(|target| target.name.clone()).collect();
+    (!methods.is_empty() && !targets.is_empty()).then_some(Action::UnsafeMethods { methods, targets })
 }
 
 /// Whoever is told the spans, if anyone is.
-fn spans(config: &Config, origin: &Origin, runtime: &Runtime) -> anyhow::Result<Option<Exporter>> {
+fn spans(config: &Config, origin: &Origin, runtime: &Runtime) -> anyhow::Result<Option<Arc<Exporter>>> {
     let Some(url) = &config.traces.otlp else { return Ok(None) };
     let courier = Courier::new(url, origin.mark, origin.own.clone());
     let courier = courier.ok_or_else(|| TracesError::Url(url.to_string()))?;
-    Ok(Some(Exporter::start(url, courier, runtime.handle())?))
+    Ok(Some(Arc::new(Exporter::start(url, courier, runtime.handle())?)))
 }
 
 /// Whether someone disabled capture, and nobody enabled it since.
@@ -220,39 +302,41 @@ struct Observed {
     interfaces: Arc<dyn Fn() -> Vec<Attached> + Send + Sync>,
 }
 
-/// Where the admin API finds the figures of a line.
-fn figures(config: &Config, line: &Arc<Line>, observed: Observed) -> Sources {
-    let replaying = Arc::clone(line);
+/// Where the admin API finds the figures of the line in force.
+fn figures(config: &Config, current: &Arc<Current>, observed: Observed, audit: Audit) -> Sources {
+    let replaying = Arc::clone(current);
+    let line = current.line();
     Sources {
         ledger: Arc::clone(&line.ledger),
-        report: Arc::clone(&line.report),
+        runs: Arc::clone(current.runs()),
         control: line.control.clone(),
         kernel: observed.counters,
         replay: Arc::new(move || {
-            let lengths = replaying.replayer.queue_lengths().into_iter();
-            let states = lengths.zip(replaying.replayer.breakers_open());
+            let line = replaying.line();
+            let lengths = line.replayer.queue_lengths().into_iter();
+            let states = lengths.zip(line.replayer.breakers_open());
             states.map(|(queue, breaker_open)| ReplayState { queue: queue as u64, breaker_open }).collect()
         }),
-        sample: config.capture.sample,
         interfaces: observed.interfaces,
         spans: {
-            let line = Arc::clone(line);
-            Arc::new(move || line.spans.as_ref().map(Exporter::figures))
+            let spans = line.spans.clone();
+            Arc::new(move || spans.as_ref().map(|spans| spans.figures()))
         },
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
+        audit,
     }
 }
 
 fn serve(
     door: Door,
-    options: &Options,
+    switch: Arc<KillSwitch>,
+    operate: Option<Arc<dyn Operate>>,
     sources: Sources,
     readiness: Readiness,
 ) -> anyhow::Result<admin::Server> {
     let metrics = Arc::new(Metrics::new(sources.clone())?);
-    let switch = options.switch.clone();
-    Ok(admin::Server::start(door, AdminState { sources, metrics, readiness, switch })?)
+    Ok(admin::Server::start(door, AdminState { sources, metrics, readiness, switch, operate })?)
 }
 
 /// Takes a turn by which a standstill is noticed, and says so if there was one.
@@ -273,7 +357,8 @@ fn join(thread: JoinHandle<()>) {
 }
 
 /// Waits until the backlog is empty and every exchange is judged; gives up at [`DRAIN`] or at a second signal.
-async fn drain<T>(line: &Line, driving: tokio::task::JoinHandle<T>, signals: &mut Signals) {
+async fn drain<T>(current: &Current, driving: tokio::task::JoinHandle<T>, signals: &mut Signals) {
+    let line = current.line();
     let judged = async {
         if !driving.is_finished() {
             let _ = driving.await;
@@ -286,14 +371,14 @@ async fn drain<T>(line: &Line, driving: tokio::task::JoinHandle<T>, signals: &mu
         () = tokio::time::sleep(DRAIN) => false,
         () = signals.stop() => false,
     };
-    line.replayer.shutdown(Duration::ZERO).await;
-    if let Some(spans) = &line.spans {
-        spans.finish().await;
-    }
+    current.shutdown().await;
     if !in_time {
         tracing::warn!("replays that were still under way were given up; they are counted as `shutdown`");
         line.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), line.tasks.wait()).await;
+    }
+    if let Some(spans) = &line.spans {
+        spans.finish().await;
     }
 }
 
@@ -301,7 +386,7 @@ async fn drain<T>(line: &Line, driving: tokio::task::JoinHandle<T>, signals: &mu
 struct Ended<'a> {
     runtime: Runtime,
     signals: Signals,
-    line: &'a Line,
+    current: &'a Current,
     admin: Option<admin::Server>,
     report: Option<Place>,
     /// Why it ended, if that is an error.
@@ -310,8 +395,8 @@ struct Ended<'a> {
 
 /// Publishes the summary, and gives the exit code.
 fn conclude(end: Ended<'_>, counters: &Counters, options: &Options) -> anyhow::Result<Exit> {
-    let Ended { runtime, mut signals, line, admin, report, ended } = end;
-    let summary = line.report.summary(&line.ledger.snapshot(), counters);
+    let Ended { runtime, mut signals, current, admin, report, ended } = end;
+    let summary = current.runs().current().summary(current.snapshot(), counters.clone());
     let outcome = summary.verdict.outcome;
     let published = runtime.block_on(publish::unless_given_up(summary, report, signals.stop()));
     if let Some(admin) = admin {

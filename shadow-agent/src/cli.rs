@@ -147,7 +147,7 @@ pub struct CtlArgs {
 }
 
 /// What can be asked of a running agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum CtlCommand {
     /// Show what the agent is doing
     #[command(after_help = "Example:\n  shadow-agent ctl status --admin 127.0.0.1:9465")]
@@ -158,6 +158,42 @@ pub enum CtlCommand {
     /// Stop capturing and replaying at once; the agent keeps running
     #[command(after_help = "Example:\n  shadow-agent ctl disable")]
     Disable,
+    /// Capture another share of connections, until a restart; the CPU guard works from there downwards
+    #[command(after_help = "Example:\n  shadow-agent ctl sample 10%")]
+    Sample {
+        /// The share, such as 10%
+        #[arg(value_name = "SHARE")]
+        share: String,
+    },
+    /// Read configuration file and flags again, and put them in force as a whole, or keep what is in force
+    #[command(after_help = "\
+Taken over: enabled, select, mask, replay, compare and verdict, but not the number and names of targets.
+All else needs a restart, and is refused. A change of mask, replay, compare or verdict begins a new run.
+
+Exit codes: 0 reloaded, 2 the configuration has a mistake, 5 any other failure.
+
+Example:
+  shadow-agent ctl reload")]
+    Reload,
+    /// Begin a run: what a verdict speaks of
+    #[command(after_help = "Example:\n  shadow-agent ctl run start --label v2.1")]
+    Run {
+        /// What to do.
+        #[command(subcommand)]
+        command: RunCommand,
+    },
+}
+
+/// What can be done with runs.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum RunCommand {
+    /// End the run under way, and begin another with empty books
+    #[command(after_help = "Example:\n  shadow-agent ctl run start --label v2.1")]
+    Start {
+        /// What it is called in reports: a version, a commit
+        #[arg(long, value_name = "TEXT")]
+        label: String,
+    },
 }
 
 /// The arguments of `doctor`.
@@ -230,7 +266,8 @@ mod tests {
             "run --duration 0s",
             "run --duration 5",
             "--log a=b=c run",
-            "ctl reload",
+            "ctl sample",
+            "ctl run start",
             "config",
             "inspect",
             "replay --shadow http://h",

@@ -9,22 +9,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use http::StatusCode;
 
-use crate::admin::client::Client;
+use crate::admin::client::{Client, ClientError};
 use crate::admin::switch::SwitchError;
 use crate::admin::{AdminError, SwitchFile};
 use crate::app::{self, Options, Pacing};
+use crate::audit::{self, Audit, AuditError};
 use crate::capture::file::{FileError, FileSource};
 use crate::capture::interfaces::netns::NetNsError;
 use crate::capture::interfaces::{self, InterfaceError};
 use crate::capture::kernel::{KernelError, XdpObstacle};
 use crate::cli::{
     Command, ConfigCommand, CtlArgs, CtlCommand, DoctorArgs, EndingArgs, Exit, InspectArgs, RecordArgs,
-    ReplayArgs, RunArgs, UsageError,
+    ReplayArgs, RunArgs, RunCommand, UsageError,
 };
 use crate::compare::CompareError;
 use crate::config::check::{LoopError, check_loop};
-use crate::config::{self, ConfigError, Credentials, Needs};
+use crate::config::{self, AuditPlace, Config, ConfigError, Credentials, Needs};
 use crate::doctor;
 use crate::inspect::{self, InspectError};
 use crate::policy::PolicyError;
@@ -60,7 +62,8 @@ fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
         tracing::warn!("{advice}");
     }
     privileges::check(config.capture.netns.as_ref())?;
-    check_loop(&config, &interfaces::own_addresses(config.capture.netns.as_ref())?)?;
+    let own = interfaces::own_addresses(config.capture.netns.as_ref())?;
+    check_loop(&config, &own)?;
     let EndingArgs { report, gate, label } = arguments.ending.clone();
     let options = Options {
         duration: arguments.duration,
@@ -68,8 +71,30 @@ fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
         gate,
         label,
         switch: arguments.state.as_deref().map(SwitchFile::in_directory),
+        audit: audit_log(&config, arguments.state.as_deref()),
     };
-    app::run(&config, &options)
+    let arguments = arguments.clone();
+    let loader = move || {
+        let config = config::load(Needs::RUN, arguments.config.as_deref(), env::vars(), &arguments)?;
+        // Another namespace cannot be entered any more; its addresses are those of the start.
+        let now = match &config.capture.netns {
+            None => interfaces::own_addresses(None)?,
+            Some(_) => own.clone(),
+        };
+        check_loop(&config, &now)?;
+        Ok(config)
+    };
+    app::run(&config, &options, Box::new(loader))
+}
+
+/// Where the audit log of an agent with that state directory is.
+fn audit_log(config: &Config, state: Option<&Path>) -> Option<audit::Settings> {
+    let path = match &config.audit.place {
+        AuditPlace::Off => None,
+        AuditPlace::File(path) => Some(path.clone()),
+        AuditPlace::State => state.map(Audit::in_directory),
+    };
+    path.map(|path| audit::Settings { path, max_size: config.audit.max_size, keep: config.audit.keep })
 }
 
 fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
@@ -87,7 +112,8 @@ fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
 fn replay(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
     let config = config::load(Needs::REPLAY, arguments.config.as_deref(), env::vars(), &arguments.as_run())?;
     let EndingArgs { report, gate, label } = arguments.ending.clone();
-    let options = Options { report, gate, label, ..Options::default() };
+    let audit = audit_log(&config, None);
+    let options = Options { report, gate, label, audit, ..Options::default() };
     let source = FileSource::open(&arguments.from)?;
     let pacing = Pacing { pace: arguments.speed, keep_order: arguments.keep_order };
     app::replay(&config, &options, source, pacing)
@@ -118,7 +144,8 @@ fn record(arguments: &RecordArgs) -> anyhow::Result<Exit> {
         let config = config::load(Needs::RECORD, config, env::vars(), &arguments.as_run())?;
         privileges::check(config.capture.netns.as_ref())?;
         let switch = arguments.state.as_deref().map(SwitchFile::in_directory);
-        let live = Options { duration: arguments.duration, switch, ..Options::default() };
+        let audit = audit_log(&config, arguments.state.as_deref());
+        let live = Options { duration: arguments.duration, switch, audit, ..Options::default() };
         return app::record(&config, &live, &options);
     };
     let (settings, masker) = offline(config, &arguments.as_run())?;
@@ -139,10 +166,15 @@ fn ctl(arguments: &CtlArgs) -> anyhow::Result<Exit> {
     let base = base.parse().map_err(|_| UsageError::Admin(arguments.admin.clone()))?;
     let client = Client::new(base, token.as_deref().map(str::trim))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let said = match arguments.command {
+    let said = match &arguments.command {
         CtlCommand::Status => runtime.block_on(client.status())?.to_string(),
         CtlCommand::Enable => runtime.block_on(client.set_enabled(true))?.to_string(),
         CtlCommand::Disable => runtime.block_on(client.set_enabled(false))?.to_string(),
+        CtlCommand::Sample { share } => runtime.block_on(client.set_sample(share))?.to_string(),
+        CtlCommand::Reload => runtime.block_on(client.reload())?.to_string(),
+        CtlCommand::Run { command: RunCommand::Start { label } } => {
+            runtime.block_on(client.start_run(label))?.to_string()
+        }
     };
     print(&said)?;
     Ok(Exit::Success)
@@ -203,6 +235,14 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
             };
         }
         if let Some(SwitchError::Directory { .. } | SwitchError::Read { .. }) = cause.downcast_ref() {
+            return Exit::Usage;
+        }
+        if let Some(AuditError::Open { .. }) = cause.downcast_ref() {
+            return Exit::Usage;
+        }
+        if let Some(ClientError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) =
+            cause.downcast_ref()
+        {
             return Exit::Usage;
         }
         if let Some(FileError::Open { .. } | FileError::Unknown { .. } | FileError::Link { .. }) =

@@ -21,6 +21,7 @@ mod error;
 mod file;
 mod load;
 mod overlay;
+pub mod reload;
 mod resolve;
 pub mod show;
 pub mod units;
@@ -51,6 +52,8 @@ pub struct Config {
     pub admin: Admin,
     /// Which traces replayed requests belong to, and who is told.
     pub traces: Traces,
+    /// Who did what.
+    pub audit: Audit,
 }
 
 /// A share of a whole, `0.0..=1.0`.
@@ -365,6 +368,34 @@ pub struct Traces {
     pub otlp: Option<http::Uri>,
 }
 
+/// `audit`: where it is written down who did what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Where.
+    pub place: AuditPlace,
+    /// Bytes after which another file is begun.
+    pub max_size: u64,
+    /// Older files kept.
+    pub keep: usize,
+}
+
+/// Where the audit log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditPlace {
+    /// In the state directory; without one there is none.
+    State,
+    /// Nowhere.
+    Off,
+    /// In this file.
+    File(PathBuf),
+}
+
+impl Default for Audit {
+    fn default() -> Audit {
+        Audit { place: AuditPlace::State, max_size: 16 << 20, keep: 8 }
+    }
+}
+
 impl Default for Config {
     /// Everything at its default; `capture.interfaces`, `capture.ports` and `replay.targets` are still empty.
     fn default() -> Config {
@@ -379,6 +410,7 @@ impl Default for Config {
             verdict: Verdict::default(),
             admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9465))), token_file: None },
             traces: Traces::default(),
+            audit: Audit::default(),
         }
     }
 }

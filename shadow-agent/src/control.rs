@@ -20,6 +20,8 @@ pub struct State {
     pub enabled: bool,
     /// The share of flows captured.
     pub sample: Share,
+    /// The share that an operator asks for; guards may lower what is captured below it.
+    pub configured: Share,
 }
 
 /// Takes what is wished to where no userspace check is asked: the kernel.
@@ -38,7 +40,7 @@ pub struct Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let State { enabled, sample } = *self.state.borrow();
+        let State { enabled, sample, .. } = *self.state.borrow();
         f.debug_struct("Control").field("enabled", &enabled).field("sample", &sample).finish_non_exhaustive()
     }
 }
@@ -51,7 +53,7 @@ impl Control {
         Control {
             enabled: Arc::new(AtomicBool::new(enabled)),
             sample: Arc::new(AtomicU64::new(sample.0.to_bits())),
-            state: Arc::new(watch::Sender::new(State { enabled, sample })),
+            state: Arc::new(watch::Sender::new(State { enabled, sample, configured: sample })),
             carrier: Arc::default(),
             standstill: Standstill::default(),
         }
@@ -77,6 +79,30 @@ impl Control {
     /// Sets the share of flows captured; returns whether that changed anything.
     pub fn set_sample(&self, sample: Share) -> bool {
         self.set(|state| State { sample, ..state })
+    }
+
+    /// The share of flows that an operator asks for.
+    #[must_use]
+    pub fn configured_sample(&self) -> Share {
+        self.state.borrow().configured
+    }
+
+    /// Sets the share that an operator asks for, and gives the one before. What is captured stays lowered by as much as
+    /// it is.
+    pub fn configure_sample(&self, configured: Share) -> Share {
+        let mut before = configured;
+        self.set(|state| {
+            before = state.configured;
+            let lowered = if before.0 > 0.0 { state.sample.0 / before.0 } else { 1.0 };
+            State { sample: Share(configured.0 * lowered), configured, ..state }
+        });
+        before
+    }
+
+    /// Lowers the share captured below the one that an operator asks for; returns what is captured now.
+    pub fn lower_sample(&self, lowered: impl FnOnce(Share) -> Share) -> Share {
+        self.set(|state| State { sample: lowered(state.configured), ..state });
+        self.sample()
     }
 
     fn set(&self, change: impl FnOnce(State) -> State) -> bool {
@@ -137,6 +163,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_guard_lowered_stays_lowered_by_as_much_when_an_operator_asks_for_another_share() {
+        let control = Control::new(true);
+        assert_eq!(control.configure_sample(Share(0.5)), Share::ALL);
+        assert_eq!(control.sample(), Share(0.5));
+        assert_eq!(control.lower_sample(|configured| Share(configured.0 / 4.0)), Share(0.125));
+        assert_eq!(control.configure_sample(Share(0.25)), Share(0.5));
+        assert_eq!((control.sample(), control.configured_sample()), (Share(0.0625), Share(0.25)));
+        control.configure_sample(Share(0.0));
+        assert_eq!(control.sample(), Share(0.0));
+        control.configure_sample(Share(0.25));
+        assert_eq!(control.sample(), Share(0.25), "of nothing, nothing says how far it was lowered");
+    }
+
+    #[test]
     fn a_change_is_seen_by_every_clone_and_subscriber_once() {
         let control = Control::new(true);
         let clone = control.clone();
@@ -145,6 +185,9 @@ mod tests {
         assert!(!clone.set_enabled(false), "nothing changed the second time");
         assert!(!control.enabled());
         assert!(watcher.has_changed().unwrap());
-        assert_eq!(*watcher.borrow_and_update(), State { enabled: false, sample: Share::ALL });
+        assert_eq!(
+            *watcher.borrow_and_update(),
+            State { enabled: false, sample: Share::ALL, configured: Share::ALL }
+        );
     }
 }

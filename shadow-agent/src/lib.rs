@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod backlog;
 pub mod capture;
 pub mod cli;
@@ -31,6 +32,7 @@ pub mod privileges;
 pub mod record;
 pub mod replay;
 pub mod report;
+pub mod runs;
 pub mod shard;
 pub mod standstill;
 pub mod tcp;

@@ -12,12 +12,13 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 use thiserror::Error;
 
+use crate::audit::Audit;
 use crate::capture::{self, kernel::Attached};
 use crate::config::Share;
 use crate::control::Control;
 use crate::guard::Readings;
 use crate::ledger::Ledger;
-use crate::report::Report;
+use crate::runs::Runs;
 use crate::traces::Figures;
 
 mod family;
@@ -40,16 +41,14 @@ pub struct ReplayState {
 pub struct Sources {
     /// What became of every exchange.
     pub ledger: Arc<Ledger>,
-    /// What is known about each endpoint.
-    pub report: Arc<Report>,
+    /// What is known about each endpoint, run by run.
+    pub runs: Arc<Runs>,
     /// The kill switch, and the share of flows captured at present.
     pub control: Control,
     /// The kernel's counters, read when called.
     pub kernel: Arc<dyn Fn() -> capture::Counters + Send + Sync>,
     /// One entry a target, in the order configured, read when called.
     pub replay: Arc<dyn Fn() -> Vec<ReplayState> + Send + Sync>,
-    /// The share of flows that the configuration asks for.
-    pub sample: Share,
     /// The interfaces captured from, read when called.
     pub interfaces: Arc<dyn Fn() -> Vec<Attached> + Send + Sync>,
     /// What became of the spans told to a collector, if one is, read when called.
@@ -58,11 +57,13 @@ pub struct Sources {
     pub cpu: Arc<Readings>,
     /// `limits.cpu`, as a share of one core; `None` is unlimited.
     pub cpu_limit: Option<Share>,
+    /// Who did what; here, how much of that could not be written down.
+    pub audit: Audit,
 }
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").field("sample", &self.sample).finish_non_exhaustive()
+        f.debug_struct("Sources").field("control", &self.control).finish_non_exhaustive()
     }
 }
 

@@ -91,6 +91,12 @@ struct Books {
     folded: u64,
 }
 
+impl Default for Books {
+    fn default() -> Books {
+        Books { endpoints: Vec::new(), positions: HashMap::new(), lag: Distribution::new(), folded: 0 }
+    }
+}
+
 /// A copy of the books, for whoever wants to compute with them.
 #[derive(Debug)]
 pub(crate) struct Pages {
@@ -121,13 +127,29 @@ impl Report {
             started: Timestamp::now(),
             begun: Instant::now(),
             max_endpoints: compare.max_endpoints,
-            books: Mutex::new(Books {
-                endpoints: Vec::new(),
-                positions: HashMap::new(),
-                lag: Distribution::new(),
-                folded: 0,
-            }),
+            books: Mutex::new(Books::default()),
         }
+    }
+
+    /// An empty report of a run that follows this one now, by the same rules.
+    #[must_use]
+    pub fn next(&self, label: impl Into<String>) -> Report {
+        Report {
+            limits: self.limits.clone(),
+            targets: self.targets.clone(),
+            baseline: self.baseline,
+            label: label.into(),
+            started: self.now(),
+            begun: Instant::now(),
+            max_endpoints: self.max_endpoints,
+            books: Mutex::new(Books::default()),
+        }
+    }
+
+    /// This report, if it is of a run that follows `before`: its clock is that one's.
+    #[must_use]
+    pub fn following(self, before: &Report) -> Report {
+        Report { started: before.now(), begun: Instant::now(), ..self }
     }
 
     /// The targets, in the order of every list of targets.

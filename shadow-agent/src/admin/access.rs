@@ -101,13 +101,24 @@ impl Access {
             return Err(Refusal::Origin);
         }
         match &self.token {
-            Some(token) if !self.loopback || asked == Sensitivity::Bodies => {
-                let given = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-                if given.is_some_and(|given| token.matches(given)) { Ok(()) } else { Err(Refusal::Token) }
+            Some(_) if !self.loopback || asked == Sensitivity::Bodies => {
+                if self.has_token(headers) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Token)
+                }
             }
             None if !self.loopback => Err(Refusal::Token),
             _ => Ok(()),
         }
+    }
+}
+
+impl Access {
+    /// Whether a request brings the token.
+    pub(super) fn has_token(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+        self.token.as_ref().zip(given).is_some_and(|(token, given)| token.matches(given))
     }
 }
 

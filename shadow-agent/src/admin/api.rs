@@ -1,26 +1,23 @@
 //! The resources: what each path answers. Every refusal is JSON with an `error` and a `remedy`.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Extension, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Refusal, Sensitivity};
+use super::actions;
+use super::serve::Peer;
 use super::{AdminState, Status};
+use crate::audit::{Action, Actor};
 use crate::metrics;
-
-/// Bytes of a request body.
-pub(super) const BODY_BYTES: usize = 4 << 10;
-/// For a request body to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The position of the kill switch, as `PUT /api/v1/capture` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +47,28 @@ impl fmt::Display for Switched {
     }
 }
 
+/// What `PUT /api/v1/sample` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// The share of flows asked for.
+    pub sample: String,
+    /// The share asked for before.
+    pub before: String,
+    /// The share captured, which guards may hold lower.
+    pub effective: String,
+}
+
+impl fmt::Display for Sampled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sampled { sample, before, effective } = self;
+        write!(f, "{sample} of flows are asked for instead of {before}, until a restart")?;
+        if sample != effective {
+            write!(f, "; guards hold it at {effective}")?;
+        }
+        Ok(())
+    }
+}
+
 /// A refusal: what is wrong, and what to do about it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Problem {
@@ -57,12 +76,15 @@ pub(super) struct Problem {
     pub(super) remedy: String,
 }
 
-struct Shared {
-    state: AdminState,
+/// Who asked, where the connection does not say.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+pub(super) struct Shared {
+    pub(super) state: AdminState,
     access: Access,
 }
 
-type Api = State<Arc<Shared>>;
+pub(super) type Api = State<Arc<Shared>>;
 
 /// Everything that is served.
 pub(super) fn router(state: AdminState, access: Access) -> Router {
@@ -74,7 +96,10 @@ pub(super) fn router(state: AdminState, access: Access) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/endpoints", get(endpoints))
         .route("/api/v1/verdict", get(verdict))
-        .route("/api/v1/capture", put(capture))
+        .route("/api/v1/capture", put(actions::capture))
+        .route("/api/v1/sample", put(actions::sample))
+        .route("/api/v1/reload", post(actions::reload))
+        .route("/api/v1/runs", post(actions::runs))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))
@@ -89,8 +114,11 @@ fn sensitivity(path: &str) -> Sensitivity {
     }
 }
 
-async fn guard(State(shared): Api, request: Request, next: Next) -> Response {
+async fn guard(State(shared): Api, mut request: Request, next: Next) -> Response {
     let asked = sensitivity(request.uri().path());
+    let peer = request.extensions().get::<Peer>().map_or(UNKNOWN, |peer| peer.0);
+    let actor = Actor::Api { peer, token: shared.access.has_token(request.headers()) };
+    request.extensions_mut().insert(actor);
     let mut response = match shared.access.check(asked, request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(Refusal::Host) => problem(
@@ -140,13 +168,14 @@ async fn prometheus(State(shared): Api) -> Response {
 }
 
 async fn status(State(shared): Api) -> Json<Status> {
-    Json(Status::of(&shared.state, shared.state.sources.report.now()))
+    Json(Status::of(&shared.state, shared.state.sources.runs.current().report().now()))
 }
 
-async fn endpoints(State(shared): Api) -> Response {
-    let ledger = shared.state.sources.ledger.snapshot();
-    let kernel = (shared.state.sources.kernel)();
-    Json(shared.state.sources.report.summary(&ledger, &kernel).endpoints).into_response()
+async fn endpoints(State(shared): Api, Extension(actor): Extension<Actor>) -> Response {
+    let sources = &shared.state.sources;
+    sources.audit.record(actor, Action::BodyViewed { resource: "/api/v1/endpoints" });
+    let (ledger, kernel) = (sources.ledger.snapshot(), (sources.kernel)());
+    Json(sources.runs.current().summary(ledger, kernel).endpoints).into_response()
 }
 
 #[derive(Debug, Deserialize)]
@@ -155,71 +184,27 @@ struct WhichRun {
 }
 
 async fn verdict(State(shared): Api, Query(WhichRun { run }): Query<WhichRun>) -> Response {
-    let report = &shared.state.sources.report;
-    if run.is_some_and(|run| run != report.label()) {
-        return problem(
+    let sources = &shared.state.sources;
+    let asked = match run {
+        Some(label) => sources.runs.find(&label),
+        None => Some(sources.runs.current()),
+    };
+    match asked {
+        Some(run) => Json(run.verdict(sources.ledger.snapshot())).into_response(),
+        None => problem(
             StatusCode::NOT_FOUND,
-            "there is no such run here",
-            "leave `run` out to get the run under way, whose label /api/v1/status tells",
-        );
+            "there is no such run here, or it ended too long ago",
+            "leave `run` out to get the run under way, or give one of those that /api/v1/status lists under `runs`",
+        ),
     }
-    Json(report.verdict(&shared.state.sources.ledger.snapshot())).into_response()
-}
-
-async fn capture(State(shared): Api, headers: HeaderMap, body: Body) -> Response {
-    let json = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
-    });
-    if !json {
-        return problem(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the body is not declared as JSON",
-            "send `Content-Type: application/json`",
-        );
-    }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_BYTES)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            return problem(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is larger than {BODY_BYTES} bytes or broke off"),
-                "send {\"enabled\": true} or {\"enabled\": false}",
-            );
-        }
-        Err(_) => {
-            return problem(
-                StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
-                "send the request again",
-            );
-        }
-    };
-    let Ok(Switch { enabled }) = serde_json::from_slice(&body) else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "the body is not what this takes",
-            "send {\"enabled\": true} or {\"enabled\": false}",
-        );
-    };
-    // Off first, remembered second: a full disk must not keep capture on.
-    let changed = shared.state.sources.control.set_enabled(enabled);
-    tracing::info!(enabled, changed, "capture was switched through the admin API");
-    if let Some(file) = &shared.state.switch
-        && let Err(error) = file.remember(enabled)
-    {
-        tracing::error!(%error, "the switch is not remembered");
-        let remedy = "make the directory given with --state writable, and send the request again";
-        return problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), remedy);
-    }
-    Json(Switched { enabled, changed, persistent: shared.state.switch.is_some() }).into_response()
 }
 
 async fn unknown() -> Response {
     problem(
         StatusCode::NOT_FOUND,
         "there is nothing at this path",
-        "ask for /livez, /readyz, /metrics, or /api/v1/ followed by status, endpoints, verdict or capture",
+        "ask for /livez, /readyz, /metrics, or /api/v1/ followed by status, endpoints, verdict, capture, sample, \
+         reload or runs",
     )
 }
 
@@ -231,6 +216,6 @@ async fn wrong_method() -> Response {
     )
 }
 
-fn problem(status: StatusCode, error: impl Into<String>, remedy: impl Into<String>) -> Response {
+pub(super) fn problem(status: StatusCode, error: impl Into<String>, remedy: impl Into<String>) -> Response {
     (status, Json(Problem { error: error.into(), remedy: remedy.into() })).into_response()
 }

@@ -15,8 +15,10 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-pub use super::api::Switched;
+use super::actions::{NewRun, Sample};
 use super::api::{Problem, Switch};
+pub use super::api::{Sampled, Switched};
+pub use super::operate::{Reloaded, RunStarted};
 use super::status::Status;
 
 /// For connecting, and again for the whole answer.
@@ -140,6 +142,30 @@ impl Client {
     /// remembered.
     pub async fn set_enabled(&self, enabled: bool) -> Result<Switched, ClientError> {
         self.ask(Method::PUT, "/api/v1/capture", Some(&Switch { enabled })).await
+    }
+
+    /// Sets the share of flows captured, such as `10%`.
+    ///
+    /// # Errors
+    /// When the agent cannot be asked, or refuses.
+    pub async fn set_sample(&self, sample: &str) -> Result<Sampled, ClientError> {
+        self.ask(Method::PUT, "/api/v1/sample", Some(&Sample { sample: sample.to_owned() })).await
+    }
+
+    /// Has the configuration read anew.
+    ///
+    /// # Errors
+    /// When the agent cannot be asked, or refuses; then the configuration before stays in force.
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.ask(Method::POST, "/api/v1/reload", None::<&()>).await
+    }
+
+    /// Begins another run.
+    ///
+    /// # Errors
+    /// When the agent cannot be asked, or refuses.
+    pub async fn start_run(&self, label: &str) -> Result<RunStarted, ClientError> {
+        self.ask(Method::POST, "/api/v1/runs", Some(&NewRun { label: label.to_owned() })).await
     }
 
     async fn ask<T: DeserializeOwned>(

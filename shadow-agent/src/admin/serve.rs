@@ -1,11 +1,14 @@
 //! Accepts connections and serves them, within bounds. Knows nothing of what is served.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
@@ -49,10 +52,10 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let (router, stop) = (router.clone(), stop.clone());
                 tasks.spawn(async move {
-                    connection(stream, router, stop).await;
+                    connection(stream, Peer(peer), router, stop).await;
                     drop(slot);
                 });
             }
@@ -66,8 +69,16 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+/// Where a connection came from; every request on it carries that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+async fn connection(stream: TcpStream, peer: Peer, router: Router, stop: CancellationToken) {
     let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        service.call(request)
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));

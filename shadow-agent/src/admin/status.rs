@@ -15,20 +15,22 @@ use crate::report::words::{percent, thousands};
 /// How many interfaces are listed for people.
 const MAX_LISTED: usize = 8;
 
-/// How the agent stands.
+/// How the agent stands. Counts are since it started; the verdict is that of the run under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Its version.
     pub version: String,
     /// The label of the run; may be empty.
     pub run: String,
+    /// The labels of all runs that can be asked about, the newest first.
+    pub runs: Vec<String>,
     /// Since the run started.
     pub uptime_seconds: f64,
     /// Whether the kill switch lets requests be captured.
     pub enabled: bool,
     /// The share of flows captured at present, 0 to 1.
     pub sample: f64,
-    /// The share of flows that `capture.sample` asks for, 0 to 1; the CPU guard may capture fewer.
+    /// The share of flows that `capture.sample` or `ctl sample` asks for, 0 to 1; the CPU guard may capture fewer.
     pub sample_configured: f64,
     /// CPU time of the agent over the last second, in cores.
     pub cpu: f64,
@@ -112,9 +114,10 @@ impl Status {
     /// The status as of `now`.
     pub(super) fn of(state: &AdminState, now: Timestamp) -> Status {
         let ledger = state.sources.ledger.snapshot();
-        let infos = state.sources.report.targets();
+        let run = state.sources.runs.current();
+        let infos = run.report().targets();
         let named = LedgerSummary::new(infos, &ledger);
-        let verdict = state.sources.report.verdict(&ledger);
+        let verdict = run.verdict(ledger.clone());
         let kernel = (state.sources.kernel)();
         let mut replay = (state.sources.replay)();
         replay.resize(infos.len(), Default::default());
@@ -136,14 +139,15 @@ impl Status {
         });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            run: state.sources.report.label().to_owned(),
-            uptime_seconds: now.since(state.sources.report.started()).as_secs_f64(),
+            run: run.report().label().to_owned(),
+            runs: state.sources.runs.labels(),
+            uptime_seconds: now.since(run.report().started()).as_secs_f64(),
             enabled: state.sources.control.enabled(),
             sample: state.sources.control.sample().0,
-            sample_configured: state.sources.sample.0,
+            sample_configured: state.sources.control.configured_sample().0,
             cpu: state.sources.cpu.used().0,
             cpu_limit: state.sources.cpu_limit.map(|limit| limit.0),
-            persistent: state.switch.is_some(),
+            persistent: state.switch.is_persistent(),
             waiting_for: state.readiness.waiting(),
             verdict: verdict.outcome.as_str().to_owned(),
             reasons: verdict.reasons,

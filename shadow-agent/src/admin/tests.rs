@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::client::{Client, ClientError};
 use super::*;
+use crate::audit::Audit;
 use crate::capture::kernel::{Attached, Attachment};
 use crate::capture::{Counters, PacketResult};
 use crate::config::Share;
@@ -18,6 +19,7 @@ use crate::control::Control;
 use crate::ledger::Ledger;
 use crate::metrics::ReplayState;
 use crate::report::testing::{report, run, traffic};
+use crate::runs::{Mark, Run, Runs};
 
 const SECRET: &str = "a-token-nobody-may-see";
 
@@ -43,24 +45,34 @@ impl Drop for Scratch {
 }
 
 pub(super) fn state() -> AdminState {
-    let (ledger, report) = (Arc::new(Ledger::new(1, 2)), Arc::new(report(true)));
+    let (ledger, report) = (Arc::new(Ledger::new(1, 2)), report(true));
     run(&report, &ledger, traffic("/users/{id}", 40, 4, true));
+    let run = Arc::new(Run::new(report, Mark::default()));
     let sources = Sources {
         ledger,
-        report,
+        runs: Arc::new(Runs::new(run)),
         control: Control::new(true),
         kernel: Arc::new(|| Counters { packets: vec![1; PacketResult::ALL.len()], bytes: 10 }),
         replay: Arc::new(|| vec![ReplayState::default(); 2]),
-        sample: Share::ALL,
         interfaces: Arc::new(|| {
             vec![Attached { device: "eth0".to_owned(), attachment: Attachment::Clsact, xdp: None }]
         }),
         spans: Arc::new(|| None),
         cpu: Arc::default(),
         cpu_limit: Some(Share::ALL),
+        audit: Audit::off(),
     };
     let metrics = Arc::new(Metrics::new(sources.clone()).unwrap());
-    AdminState { sources, metrics, readiness: Readiness::new(), switch: None }
+    let switch = Arc::new(KillSwitch::new(sources.control.clone(), None, Audit::off(), false));
+    AdminState { sources, metrics, readiness: Readiness::new(), switch, operate: None }
+}
+
+/// The same, with a switch that is remembered.
+fn remembering(file: SwitchFile) -> AdminState {
+    let state = state();
+    let control = state.sources.control.clone();
+    let switch = Arc::new(KillSwitch::new(control, Some(file), Audit::off(), false));
+    AdminState { switch, ..state }
 }
 
 fn local(token_file: Option<PathBuf>) -> config::Admin {
@@ -155,7 +167,7 @@ fn metrics_status_endpoints_and_verdict_are_served() {
 fn the_switch_is_thrown_and_remembered() {
     let scratch = Scratch::new("remember");
     let file = SwitchFile::in_directory(scratch.path());
-    let state = AdminState { switch: Some(file.clone()), ..state() };
+    let state = remembering(file.clone());
     let control = state.sources.control.clone();
     let server = start(state);
     for (enabled, changed) in [(false, true), (false, false), (true, true)] {
@@ -175,7 +187,7 @@ fn a_switch_that_cannot_be_remembered_is_thrown_all_the_same() {
     let scratch = Scratch::new("unwritable");
     let not_a_directory = scratch.path().join("file");
     fs::write(&not_a_directory, "").unwrap();
-    let state = AdminState { switch: Some(SwitchFile::in_directory(&not_a_directory)), ..state() };
+    let state = remembering(SwitchFile::in_directory(&not_a_directory));
     let control = state.sources.control.clone();
     let server = start(state);
     let answer = ask(&server, "PUT", "/api/v1/capture", &[JSON], "{\"enabled\": false}");
@@ -198,7 +210,7 @@ fn what_cannot_be_done_is_refused_with_a_remedy() {
     check_problem("no JSON", put(&[JSON], "off"), 400);
     check_problem("a typing error", put(&[JSON], "{\"enable\": false}"), 400);
     check_problem("too much", put(&[JSON], "{\"enabled\": false, \"for\": 3}"), 400);
-    check_problem("a body over the bound", put(&[JSON], &spaces(api::BODY_BYTES + 1)), 413);
+    check_problem("a body over the bound", put(&[JSON], &spaces(actions::BODY_BYTES + 1)), 413);
     check_problem(
         "a rebound name",
         ask(&server, "GET", "/api/v1/status", &[("host", "evil.example")], ""),
@@ -206,7 +218,7 @@ fn what_cannot_be_done_is_refused_with_a_remedy() {
     );
     check_problem("a page elsewhere", put(&[JSON, ("origin", "http://evil.example")], off), 403);
     assert!(control.enabled(), "nothing of this has switched anything");
-    assert_eq!(put(&[JSON], &spaces(api::BODY_BYTES)).0, 200, "a body at the bound");
+    assert_eq!(put(&[JSON], &spaces(actions::BODY_BYTES)).0, 200, "a body at the bound");
     assert!(!control.enabled());
 }
 
@@ -383,3 +395,5 @@ fn the_client_recognises_another_server() {
     assert!(matches!(protocol, ClientError::Protocol { .. }), "{protocol:?}");
     server.join().unwrap();
 }
+
+mod changes;

@@ -23,7 +23,6 @@ pub(super) struct CpuGuard {
     /// None without a limit; what is used is measured all the same.
     guard: Option<Guard>,
     limit: Share,
-    configured: Share,
     control: Control,
     readings: Arc<Readings>,
     /// When CPU time was last read, and what it was.
@@ -38,7 +37,6 @@ impl CpuGuard {
         CpuGuard {
             guard: config.limits.cpu.map(Guard::new),
             limit: config.limits.cpu.unwrap_or(Share::ALL),
-            configured: config.capture.sample,
             control,
             readings,
             last: (Instant::now(), cpu_time()),
@@ -68,8 +66,7 @@ impl CpuGuard {
         let old = write_share(self.control.sample());
         match judgement {
             Judgement::Change { direction, used } => {
-                let sample = guard.step().of(self.configured);
-                self.control.set_sample(sample);
+                let sample = self.control.lower_sample(|configured| guard.step().of(configured));
                 self.readings.stepped(direction);
                 self.complained = false;
                 let (new, used) = (write_share(sample), tenths(used));
@@ -125,7 +122,7 @@ mod tests {
         config.capture.sample = Share(0.5);
         config.limits.cpu = Some(Share(0.01));
         let (control, readings) = (Control::new(true), Arc::new(Readings::default()));
-        control.set_sample(config.capture.sample);
+        control.configure_sample(config.capture.sample);
         let mut guard = CpuGuard::new(&config, control.clone(), Arc::clone(&readings));
         let over = guard.guard.as_mut().unwrap().observe(Share(1.0), crate::guard::WINDOW).unwrap();
         guard.carry_out(over);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
-use crate::backlog::{Admitted, Receiver};
+use crate::backlog::Admitted;
 use crate::compare::endpoint::Endpoints;
 use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
 use crate::control::Control;
@@ -19,7 +19,8 @@ use crate::ledger::{Comparison, Ledger, TargetOutcome};
 use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
 use crate::policy::select::Selector;
 use crate::replay::{Outcome, Replayer};
-use crate::report::{Observation, Report, TargetObservation};
+use crate::report::{Observation, TargetObservation};
+use crate::runs::Run;
 use crate::traces::{Contexts, Exporter, Side, Told};
 
 /// Exchanges whose bodies are larger than this together are compared on the blocking pool, so that the runtime's
@@ -32,17 +33,19 @@ const NO_BASELINE: Judgement = Judgement {
     differences: Vec::new(),
 };
 
-/// The stages behind the backlog.
+/// The stages behind the backlog. It never changes: what replaces it (`current`) shares with it what stays the same.
+#[derive(Clone)]
 pub(super) struct Line {
-    pub(super) selector: Selector,
+    pub(super) selector: Arc<Selector>,
     pub(super) masker: Arc<Masker>,
-    pub(super) comparer: Comparer,
-    pub(super) endpoints: Endpoints,
-    pub(super) replayer: Replayer,
+    pub(super) comparer: Arc<Comparer>,
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) replayer: Arc<Replayer>,
     /// The timeout of each target: what a request that timed out took at least.
     pub(super) timeouts: Vec<Duration>,
     pub(super) ledger: Arc<Ledger>,
-    pub(super) report: Arc<Report>,
+    /// The run that exchanges selected here belong to.
+    pub(super) run: Arc<Run>,
     pub(super) control: Control,
     pub(super) tasks: TaskTracker,
     /// Whether exchanges come from a file, in which they may stand masked.
@@ -50,19 +53,17 @@ pub(super) struct Line {
     /// The contexts that replayed requests carry.
     pub(super) traces: Contexts,
     /// Who is told the spans of every exchange.
-    pub(super) spans: Option<Exporter>,
+    pub(super) spans: Option<Arc<Exporter>>,
 }
 
 impl Line {
-    /// Takes exchanges until the backlog ends.
-    pub(super) async fn drive(self: Arc<Line>, mut backlog: Receiver) {
-        while let Some(admitted) = backlog.next().await {
-            match self.decide(&admitted.exchange) {
-                Err(reason) => self.ledger.skipped(reason),
-                Ok(sendable) => {
-                    let open = Open::new(&self.ledger, self.replayer.targets().len());
-                    self.tasks.spawn(Arc::clone(&self).carry(admitted, sendable, open));
-                }
+    /// Decides about an exchange, and sends it on its way.
+    pub(super) fn take(self: &Arc<Line>, admitted: Admitted) {
+        match self.decide(&admitted.exchange) {
+            Err(reason) => self.ledger.skipped(reason),
+            Ok(sendable) => {
+                let open = Open::new(self);
+                self.tasks.spawn(Arc::clone(self).carry(admitted, sendable, open));
             }
         }
     }
@@ -112,7 +113,7 @@ impl Line {
         if let (Some(spans), Some(told)) = (&self.spans, told) {
             spans.offer(told.spans(&self.traces, self.replayer.targets(), &observation));
         }
-        self.report.record(observation);
+        self.run.report().record(observation);
         drop(admitted);
     }
 
@@ -230,18 +231,26 @@ fn body_bytes(outcomes: &[Outcome]) -> usize {
 /// What the ledger still waits for from one exchange, target by target.
 pub(super) struct Open {
     ledger: Arc<Ledger>,
+    run: Arc<Run>,
     next: usize,
     targets: usize,
 }
 
 impl Open {
-    pub(super) fn new(ledger: &Arc<Ledger>, targets: usize) -> Open {
-        ledger.selected();
-        Open { ledger: Arc::clone(ledger), next: 0, targets }
+    pub(super) fn new(line: &Line) -> Open {
+        line.ledger.selected();
+        line.run.selected();
+        Open {
+            ledger: Arc::clone(&line.ledger),
+            run: Arc::clone(&line.run),
+            next: 0,
+            targets: line.replayer.targets().len(),
+        }
     }
 
     fn end(&mut self, outcome: TargetOutcome) {
         self.ledger.ended(self.next, outcome);
+        self.run.replayed(self.next, outcome);
         self.next += 1;
     }
 }

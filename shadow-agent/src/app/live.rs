@@ -14,18 +14,22 @@ use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::current::Current;
 use super::follow::Following;
 use super::guard::CpuGuard;
 use super::heartbeat::{self, Pulse};
+use super::operate::Operator;
 use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
-    Bounds, Ended, Observed, Options, Origin, bounds, build_line, conclude, disabled_by_operator, drain,
-    figures, files, join, look_for_standstill, runtime, serve, status,
+    Bounds, Ended, Ground, Loader, Observed, Options, Origin, bounds, build_line, conclude,
+    disabled_by_operator, drain, figures, files, join, look_for_standstill, runtime, serve, start_audit,
+    status, usr1,
 };
 use crate::admin::readiness::Latch;
-use crate::admin::{self, Door, Readiness, SwitchFile};
+use crate::admin::{self, Door, KillSwitch, Operate, Readiness, SwitchFile};
+use crate::audit::{Action, Actor, Audit};
 use crate::backlog::{self, MAX_QUEUED};
 use crate::capture::kernel::{KernelCapture, RingSource};
 use crate::capture::{Counters, interfaces};
@@ -41,7 +45,7 @@ use crate::shard::{self, Links, Pipeline, PipelineSettings};
 use crate::terminal;
 
 /// Mirrors live traffic until it is told to stop, and says how that ended.
-pub(super) fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &Config, options: &Options, loader: Loader) -> anyhow::Result<Exit> {
     let report = options.report.as_deref().map(Place::secure).transpose()?;
     let live = Live::start(config, options)?;
     let origin = Origin {
@@ -50,17 +54,23 @@ pub(super) fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
         shards: live.shards(),
         recorded: false,
     };
-    let line = build_line(config, options, &live.runtime, &live.control, origin)?;
-    let figures = figures(config, &line, live.observed());
-    let driving = |backlog, _| Arc::clone(&line).drive(backlog);
+    let ground = Ground::new(config, &live.runtime, &live.control, origin)?;
+    let label = options.label.as_deref().unwrap_or_default();
+    let current = Arc::new(Current::new(build_line(config, &ground, label, None)?));
+    let (switch, audit, observed) = (Arc::clone(&live.switch), live.audit.clone(), live.observed());
+    let counters = Arc::clone(&observed.counters);
+    let figures = figures(config, &current, observed, audit.clone());
+    let operator =
+        Operator::new(ground, Arc::clone(&current), switch, audit, counters, loader, config.clone());
+    let driving = |backlog, _| Arc::clone(&current).drive(backlog);
     let status = {
-        let (report, ledger) = (Arc::clone(&line.report), Arc::clone(&line.ledger));
-        move || report.status_line(&ledger.snapshot())
+        let current = Arc::clone(&current);
+        move || current.runs().current().status_line(current.snapshot())
     };
     let Captured { runtime, mut signals, driving, admin, counters, ended } =
-        live.capture(config, options, figures, driving, status)?;
-    runtime.block_on(drain(&line, driving, &mut signals));
-    conclude(Ended { runtime, signals, line: &line, admin, report, ended }, &counters, options)
+        live.capture(config, options, Some(Arc::new(operator)), figures, driving, status)?;
+    runtime.block_on(drain(&current, driving, &mut signals));
+    conclude(Ended { runtime, signals, current: &current, admin, report, ended }, &counters, options)
 }
 
 /// Everything before the backlog, ready to capture.
@@ -76,6 +86,8 @@ pub(super) struct Live {
     runtime: Runtime,
     signals: Signals,
     control: Control,
+    switch: Arc<KillSwitch>,
+    audit: Audit,
 }
 
 /// What is there when capturing has come to its end.
@@ -96,8 +108,9 @@ impl Live {
         files::raise_limit();
         interfaces::resolve(&config.capture)?;
         let door = Door::open(&config.admin)?;
-        let control = Control::new(config.enabled && !disabled_by_operator(options)?);
-        control.set_sample(config.capture.sample);
+        let held = disabled_by_operator(options)?;
+        let control = Control::new(config.enabled && !held);
+        control.configure_sample(config.capture.sample);
         signals::hold()?;
         let (kernel, sources) = KernelCapture::start(&config.capture, &[], control.enabled())?;
         let kernel = Arc::new(kernel);
@@ -113,6 +126,9 @@ impl Live {
         let reduction = privileges::drop_after_loading()?;
         tracing::debug!(%reduction, "the kernel programs are loaded");
         options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
+        let audit = start_audit(config, options, control.enabled())?;
+        let switch = KillSwitch::new(control.clone(), options.switch.clone(), audit.clone(), held);
+        let switch = Arc::new(switch);
         let runtime = runtime()?;
         let signals = runtime.block_on(async { Signals::new() })?;
         let carried = Arc::clone(&kernel);
@@ -120,6 +136,7 @@ impl Live {
             carried.set_enabled(state.enabled);
             carried.set_sample(state.sample);
         });
+        usr1::follow(Arc::clone(&switch))?;
         // Loading and attaching took a while.
         kernel.beat();
         Ok(Live {
@@ -134,11 +151,17 @@ impl Live {
             runtime,
             signals,
             control,
+            switch,
+            audit,
         })
     }
 
     pub(super) fn control(&self) -> &Control {
         &self.control
+    }
+
+    pub(super) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     pub(super) fn shards(&self) -> usize {
@@ -160,14 +183,26 @@ impl Live {
         self,
         config: &Config,
         options: &Options,
+        operate: Option<Arc<dyn Operate>>,
         figures: Sources,
         drive: impl FnOnce(backlog::Receiver, mpsc::Sender<anyhow::Error>) -> D,
         status: impl Fn() -> String + Send + 'static,
     ) -> anyhow::Result<Captured<T>> {
-        let Live { kernel, sources, following, failed, mut broken, runtime, mut signals, control, .. } = self;
+        let Live {
+            kernel,
+            sources,
+            following,
+            failed,
+            mut broken,
+            runtime,
+            mut signals,
+            control,
+            switch,
+            ..
+        } = self;
         let (ledger, cpu) = (Arc::clone(&figures.ledger), Arc::clone(&figures.cpu));
-        let readiness = self.readiness;
-        let admin = self.door.map(|door| serve(door, options, figures, readiness)).transpose()?;
+        let (readiness, audit) = (self.readiness, self.audit);
+        let admin = self.door.map(|door| serve(door, switch, operate, figures, readiness)).transpose()?;
         let Bounds { rebuilt, backlog } = bounds(&config.limits);
         let (backlog, receiver) = backlog::backlog(MAX_QUEUED, backlog);
         let mut driving = runtime.spawn(drive(receiver, failed.clone()));
@@ -196,9 +231,11 @@ impl Live {
             live.abort();
             ended
         });
+        audit.record(Actor::Agent, Action::Stopped);
         terminal::clear();
         following.finish();
         capturing.finish(&control);
+        audit.flush();
         Ok(Captured { runtime, signals, driving, admin, counters: counters(&kernel), ended })
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::current::Current;
 use super::guard::CpuGuard;
 use super::heartbeat::{self, Pulse};
 use super::line::Line;
@@ -22,10 +23,11 @@ use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
-    Bounds, Ended, Observed, Options, Origin, bounds, build_line, conclude, disabled_by_operator, drain,
-    figures, files, join, look_for_standstill, runtime, serve, status,
+    Bounds, Ended, Ground, Observed, Options, Origin, bounds, build_line, conclude, disabled_by_operator,
+    drain, figures, files, join, look_for_standstill, runtime, serve, start_audit, status, usr1,
 };
-use crate::admin::{Door, Readiness, SwitchFile};
+use crate::admin::{Door, KillSwitch, Readiness, SwitchFile};
+use crate::audit::{Action, Actor};
 use crate::backlog::{self, MAX_QUEUED};
 use crate::capture::Counters;
 use crate::capture::file::{FileError, FileRecord, FileSource, Tally};
@@ -54,15 +56,22 @@ pub(super) fn replay(
     files::raise_limit();
     let report = options.report.as_deref().map(Place::secure).transpose()?;
     let door = Door::open(&config.admin)?;
-    let control = Control::new(config.enabled && !disabled_by_operator(options)?);
+    let held = disabled_by_operator(options)?;
+    let control = Control::new(config.enabled && !held);
     signals::hold()?;
     options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let line = build_line(config, options, &runtime, &control, origin(config)?)?;
-    let figures = figures(config, &line, nothing());
+    let audit = start_audit(config, options, control.enabled())?;
+    let switch = Arc::new(KillSwitch::new(control.clone(), options.switch.clone(), audit.clone(), held));
+    usr1::follow(Arc::clone(&switch))?;
+    let ground = Ground::new(config, &runtime, &control, origin(config)?)?;
+    let label = options.label.as_deref().unwrap_or_default();
+    let current = Arc::new(Current::new(build_line(config, &ground, label, None)?));
+    let line = current.line();
+    let figures = figures(config, &current, nothing(), audit.clone());
     let cpu = Arc::clone(&figures.cpu);
-    let admin = door.map(|door| serve(door, options, figures, Readiness::new())).transpose()?;
+    let admin = door.map(|door| serve(door, switch, None, figures, Readiness::new())).transpose()?;
 
     let (failed, mut broken) = mpsc::channel(1);
     let stop = Arc::new(AtomicBool::new(false));
@@ -92,9 +101,9 @@ pub(super) fn replay(
 
     let mut late = None;
     let ended = runtime.block_on(async {
-        let (report, ledger) = (Arc::clone(&line.report), Arc::clone(&line.ledger));
+        let (run, ledger) = (Arc::clone(&line.run), Arc::clone(&line.ledger));
         let live = tokio::spawn(status::show(move || {
-            let line = report.status_line(&ledger.snapshot());
+            let line = run.status_line(ledger.snapshot());
             let read = progress.share().map(|share| format!("{:.0} % read · ", share * 100.0));
             read.unwrap_or_default() + &line
         }));
@@ -124,7 +133,9 @@ pub(super) fn replay(
     join(heartbeat);
     control.standstill().rest();
     let read = runtime.block_on(reader.finish(signals.stop()));
-    runtime.block_on(drain(&line, driving, &mut signals));
+    audit.record(Actor::Agent, Action::Stopped);
+    audit.flush();
+    runtime.block_on(drain(&current, driving, &mut signals));
     if let Some(late) = late.filter(|late| *late > ON_TIME && pacing.pace != Pace::Max) {
         tracing::warn!(
             "the targets did not keep up: requests were sent up to {:.1} s late, and none was left out for that; raise \
@@ -133,7 +144,11 @@ pub(super) fn replay(
         );
     }
     let ended = ended.and(read);
-    conclude(Ended { runtime, signals, line: &line, admin, report, ended }, &Counters::default(), options)
+    conclude(
+        Ended { runtime, signals, current: &current, admin, report, ended },
+        &Counters::default(),
+        options,
+    )
 }
 
 /// The thread that reads the file.

@@ -149,7 +149,7 @@ impl Line {
                         ended: pacing.keep_order.then(|| ended.clone()),
                         _place: place,
                     };
-                    let open = Open::new(&self.ledger, self.replayer.targets().len());
+                    let open = Open::new(&self);
                     let line = Arc::clone(&self);
                     self.tasks.spawn(async move {
                         let _turn = turn;

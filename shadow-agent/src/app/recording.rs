@@ -27,6 +27,7 @@ use crate::privileges::with_kept_rights;
 use crate::record::{self, Recorder, Summary};
 use crate::report::Report;
 use crate::report::words::thousands;
+use crate::runs::{Mark, Run, Runs};
 
 /// How often what was taken is written, if it waited long enough.
 const TICK: Duration = Duration::from_millis(200);
@@ -39,24 +40,26 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
     let live = Live::start(config, options)?;
     let (ledger, observed) = (Arc::new(Ledger::new(live.shards(), 0)), live.observed());
     let label = options.label.clone().unwrap_or_default();
+    let run =
+        Arc::new(Run::new(Report::new(&config.verdict, &config.compare, Vec::new(), label), Mark::default()));
     let figures = Sources {
         ledger: Arc::clone(&ledger),
-        report: Arc::new(Report::new(&config.verdict, &config.compare, Vec::new(), label)),
+        runs: Arc::new(Runs::new(run)),
         control: live.control().clone(),
         kernel: observed.counters,
         replay: Arc::new(Vec::new),
-        sample: config.capture.sample,
         interfaces: observed.interfaces,
         spans: Arc::new(|| None),
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
+        audit: live.audit().clone(),
     };
     let recording = Recording {
         shown: Arc::new(Mutex::new(recorder.summary())),
         recorder,
         ledger: Arc::clone(&ledger),
         control: live.control().clone(),
-        clock: Arc::clone(&figures.report),
+        clock: figures.runs.current(),
     };
     let status = {
         let (shown, ledger) = (Arc::clone(&recording.shown), Arc::clone(&ledger));
@@ -64,7 +67,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
     };
     let drive = |backlog, failed| recording.drive(backlog, failed);
     let Captured { runtime, mut signals, driving, admin, counters, ended } =
-        live.capture(config, options, figures, drive, status)?;
+        live.capture(config, options, None, figures, drive, status)?;
     let finished = runtime.block_on(async {
         tokio::select! {
             driven = driving => driven.context("the task that writes the files panicked"),
@@ -92,7 +95,7 @@ struct Recording {
     ledger: Arc<Ledger>,
     control: Control,
     /// It knows the time on the clock of the exchanges.
-    clock: Arc<Report>,
+    clock: Arc<Run>,
 }
 
 impl Recording {
@@ -118,7 +121,7 @@ impl Recording {
                     }
                 },
                 _ = ticks.tick() => {
-                    let done = block_in_place(|| self.recorder.tick(self.clock.now()));
+                    let done = block_in_place(|| self.recorder.tick(self.clock.report().now()));
                     *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.recorder.summary();
                     done
                 }

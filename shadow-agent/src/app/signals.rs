@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::usr1::DISABLE;
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,9 +11,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const ENDING: [Number; 3] = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP];
 
 /// Keeps them from ending the process before they are followed, so that nothing stays attached. Threads made in the
-/// meantime never get them.
+/// meantime never get them. No thread gets the one that disables, but the one that waits for it (`usr1`).
 pub(super) fn hold() -> anyhow::Result<()> {
-    SigSet::from_iter(ENDING).thread_block().context("signals could not be held back")
+    SigSet::from_iter(ENDING.into_iter().chain([DISABLE]))
+        .thread_block()
+        .context("signals could not be held back")
 }
 
 /// Followed from the moment it is made; a signal that comes before anyone waits is kept, and so is one that came since

@@ -100,7 +100,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// A directory in which `ctl disable` outlives a restart, until someone enables
+    /// A directory in which `ctl disable` outlives a restart, until someone enables, and with the audit log
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
 }

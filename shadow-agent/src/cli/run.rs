@@ -52,7 +52,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub ending: EndingArgs,
 
-    /// A directory in which `ctl disable` outlives a restart, until someone enables
+    /// A directory in which `ctl disable` outlives a restart, until someone enables, and with the audit log
     #[arg(long, value_name = "DIR", env = "SHADOW_AGENT_STATE", hide_env_values = true)]
     pub state: Option<PathBuf>,
 }

@@ -115,6 +115,7 @@ raw! {
         verdict: Verdict,
         admin: Admin,
         traces: Traces,
+        audit: Audit,
         metrics: Option<NotYet>,
         store: Option<NotYet>,
     }
@@ -193,6 +194,7 @@ raw! {
     }
     Admin { listen: Option<Text>, token_file: Option<Text>, }
     Traces { context: Option<Text>, otlp: Option<Text>, }
+    Audit { path: Option<Text>, max_size: Option<Text>, keep: Option<Text>, }
 }
 
 /// Reads the text of a file.

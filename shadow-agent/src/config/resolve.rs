@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::file::{NotYet, Raw, Text};
 use super::overlay::Overrides;
 use super::{
-    Admin, Config, ConfigError, Limits, Place, Problem, Share, Source, TraceContext, Traces, Verdict, units,
+    Admin, Audit, AuditPlace, Config, ConfigError, Limits, Place, Problem, Share, Source, TraceContext,
+    Traces, Verdict, units,
 };
 
 mod capture;
@@ -23,6 +24,9 @@ const MAX_BUFFER: u64 = 64 << 30;
 const EXCHANGE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 /// One percent of a core is less than an agent without traffic may need for an instant.
 const CPU: RangeInclusive<Share> = Share(0.01)..=Share(64.0);
+/// The least holds a few entries; the most is more than anyone reads.
+const AUDIT_SIZE: RangeInclusive<u64> = 4 << 10..=1 << 30;
+const AUDIT_KEEP: RangeInclusive<u64> = 1..=100;
 const RATIO: RangeInclusive<f64> = 0.01..=1000.0;
 /// Certainty cannot be had, and below one half a bound says nothing.
 const CONFIDENCE: RangeInclusive<Share> = Share(0.5)..=Share(0.9999);
@@ -43,6 +47,7 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
         verdict: verdict(&raw.verdict, default.verdict)?,
         admin: admin(&raw.admin, default.admin)?,
         traces: traces(&raw.traces)?,
+        audit: audit(&raw.audit, default.audit)?,
     })
 }
 
@@ -207,5 +212,16 @@ fn traces(raw: &super::file::Traces) -> Result<Traces, ConfigError> {
             "off" => Ok(None),
             _ => replay::plain_url(text).map(Some),
         })?,
+    })
+}
+
+fn audit(raw: &super::file::Audit, default: Audit) -> Result<Audit, ConfigError> {
+    Ok(Audit {
+        place: read("audit.path", raw.path.as_ref(), default.place, |text| match text {
+            "off" => Ok(AuditPlace::Off),
+            path => Ok(AuditPlace::File(path.into())),
+        })?,
+        max_size: read("audit.max_size", raw.max_size.as_ref(), default.max_size, size(AUDIT_SIZE))?,
+        keep: read("audit.keep", raw.keep.as_ref(), default.keep, count(AUDIT_KEEP))?,
     })
 }

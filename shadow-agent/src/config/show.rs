@@ -3,8 +3,8 @@
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
 use super::{
-    Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target, TraceContext,
-    XdpMode,
+    AuditPlace, Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target,
+    TraceContext, XdpMode,
 };
 
 /// What stands for the value of a configured header: any may be a secret.
@@ -16,6 +16,12 @@ const HIDDEN: &str = "<hidden>";
 /// When the serializer fails, which it does for no configuration known.
 pub fn yaml(config: &Config) -> Result<String, serde_saphyr::SerializeError> {
     serde_saphyr::to_string(&raw(config))
+}
+
+/// The same as a value in which keys can be looked up.
+pub(super) fn value(config: &Config) -> serde_json::Value {
+    // It is made of maps, lists and texts only.
+    serde_json::to_value(raw(config)).unwrap_or_default()
 }
 
 fn text(text: impl ToString) -> Text {
@@ -123,6 +129,15 @@ fn raw(config: &Config) -> Raw {
                 TraceContext::Propagate => "propagate",
             }),
             otlp: some(config.traces.otlp.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string)),
+        },
+        audit: file::Audit {
+            path: match &config.audit.place {
+                AuditPlace::State => None,
+                AuditPlace::Off => some("off"),
+                AuditPlace::File(path) => some(path.display()),
+            },
+            max_size: some(write_size(config.audit.max_size)),
+            keep: some(config.audit.keep),
         },
         metrics: None,
         store: None,

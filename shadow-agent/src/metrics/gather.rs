@@ -71,7 +71,7 @@ const SAMPLE: Named =
 const SAMPLE_CONFIGURED: Named = Named::gauge(
     "shadow_capture_sample_configured_ratio",
     &[],
-    "Share of flows that capture.sample asks for, 0 to 1; the CPU guard may capture fewer.",
+    "Share of flows that capture.sample or `ctl sample` asks for, 0 to 1; the CPU guard may capture fewer.",
 );
 const CPU: Named =
     Named::gauge("shadow_agent_cpu_ratio", &[], "CPU time of the agent over the last second, in cores.");
@@ -126,6 +126,11 @@ const MASK_FAILURES: Named = Named::counter(
     &[],
     "Requests not sent because masking could not be applied. Must be 0.",
 );
+const AUDIT_FAILURES: Named = Named::counter(
+    "shadow_audit_failures_total",
+    &[],
+    "Entries that are missing from the audit log, because it could not be written.",
+);
 const LAG: Named = Named::histogram(
     "shadow_pipeline_lag_seconds",
     &[],
@@ -159,6 +164,7 @@ const ALL: &[&Named] = &[
     &RESPONSE,
     &PRODUCTION,
     &MASK_FAILURES,
+    &AUDIT_FAILURES,
     &LAG,
     &VERDICT,
     &BUILD,
@@ -183,9 +189,10 @@ pub(super) fn descriptions() -> prometheus::Result<Vec<Desc>> {
 /// Every metric as of now.
 pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     let ledger = sources.ledger.snapshot();
-    let targets = sources.report.targets();
-    let pages = sources.report.pages();
-    let verdict = sources.report.judge(&pages, &ledger);
+    let run = sources.runs.current();
+    let targets = run.report().targets();
+    let pages = run.report().pages();
+    let verdict = run.report().judge(&pages, &run.ledger(ledger.clone()));
     let kernel = (sources.kernel)();
     let replay = (sources.replay)();
     let edges = EDGES.map(Duration::from_micros);
@@ -272,13 +279,14 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
         single(&CONFLICTS, ledger.oddities.conflicting_segments as f64),
         single(&ONE_SIDED, ledger.oddities.one_sided_flows as f64),
         single(&SAMPLE, sources.control.sample().0),
-        single(&SAMPLE_CONFIGURED, sources.sample.0),
+        single(&SAMPLE_CONFIGURED, sources.control.configured_sample().0),
         single(&CPU, sources.cpu.used().0),
         single(&FLOWS, ledger.flows as f64),
         single(&BUFFER, ledger.buffered as f64),
         single(&IN_FLIGHT, ledger.in_flight as f64),
         single(&IMBALANCE, ledger.imbalance() as f64),
         single(&MASK_FAILURES, unmaskable as f64),
+        single(&AUDIT_FAILURES, sources.audit.failures() as f64),
     ]);
     let mut build = BUILD.family();
     build.count(&[env!("CARGO_PKG_VERSION")], 1);

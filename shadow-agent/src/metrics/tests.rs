@@ -11,36 +11,38 @@ use crate::exchange::{LostReason, SkipReason};
 use crate::guard::Direction;
 use crate::ledger::ShardBatch;
 use crate::report::testing::{report, run, traffic};
+use crate::runs::{Mark, Run};
 use crate::tcp::Oddities;
 use crate::traces::Figures;
 
 fn sources() -> Sources {
     let (control, cpu) = (Control::new(true), Arc::new(Readings::default()));
+    control.configure_sample(Share(0.25));
     control.set_sample(Share(0.125));
     cpu.measured(Share(1.5));
     cpu.stepped(Direction::Down);
     Sources {
         ledger: Arc::new(Ledger::new(1, 2)),
-        report: Arc::new(report(true)),
+        runs: Arc::new(Runs::new(Arc::new(Run::new(report(true), Mark::default())))),
         control,
         kernel: Arc::new(|| capture::Counters { packets: vec![7; PacketResult::ALL.len()], bytes: 4_096 }),
         replay: Arc::new(|| {
             vec![ReplayState { queue: 3, breaker_open: true }, ReplayState { queue: 0, breaker_open: false }]
         }),
-        sample: Share(0.25),
         interfaces: Arc::new(|| {
             vec![Attached { device: "eth0".to_owned(), attachment: Attachment::Tcx, xdp: None }]
         }),
         spans: Arc::new(|| Some(Figures { exported: 30, dropped: 2, failed: 1 })),
         cpu,
         cpu_limit: Some(Share::ALL),
+        audit: Audit::off(),
     }
 }
 
 fn busy() -> Sources {
     let sources = sources();
-    run(&sources.report, &sources.ledger, traffic("/users/{id}", 40, 10, true));
-    run(&sources.report, &sources.ledger, traffic("/quote\"\\\n", 5, 0, true));
+    run(sources.runs.current().report(), &sources.ledger, traffic("/users/{id}", 40, 10, true));
+    run(sources.runs.current().report(), &sources.ledger, traffic("/quote\"\\\n", 5, 0, true));
     let batch = ShardBatch {
         seen: 4,
         open: 1,
@@ -133,7 +135,7 @@ fn every_figure_comes_from_where_it_is_counted() {
 fn the_switch_and_the_verdict_show() {
     let sources = sources();
     sources.control.set_enabled(false);
-    run(&sources.report, &sources.ledger, traffic("/a", 200, 1, true));
+    run(sources.runs.current().report(), &sources.ledger, traffic("/a", 200, 1, true));
     let samples = scrape(sources);
     assert_eq!(samples["shadow_capture_enabled"], 0.0);
     assert_eq!(samples["shadow_verdict{target=\"candidate\"}"], 2.0);
@@ -148,7 +150,7 @@ fn every_metric_of_the_contract_is_there_and_described() {
         shadow_capture_sample_ratio shadow_flows_active shadow_buffer_bytes shadow_exchanges_total \
         shadow_exchanges_in_flight shadow_ledger_imbalance shadow_replays_total shadow_replay_queue_length \
         shadow_breaker_open shadow_comparisons_total shadow_differences_total shadow_response_duration_seconds \
-        shadow_production_duration_seconds shadow_mask_failures_total shadow_pipeline_lag_seconds shadow_verdict \
+        shadow_production_duration_seconds shadow_mask_failures_total shadow_audit_failures_total shadow_pipeline_lag_seconds shadow_verdict \
         shadow_build_info shadow_capture_interfaces shadow_capture_duplicate_segments_total \
         shadow_capture_conflicting_segments_total \
         shadow_capture_one_sided_flows_total shadow_capture_sample_configured_ratio shadow_agent_cpu_ratio \

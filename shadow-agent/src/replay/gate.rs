@@ -52,6 +52,15 @@ impl Gate {
         }
     }
 
+    /// Waits until the kill switch leaves that position.
+    pub(super) async fn thrown_from(&self, enabled: bool) {
+        let mut state = self.control.subscribe();
+        if state.wait_for(|state| state.enabled != enabled).await.is_err() {
+            // Nobody can throw it any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until the agent is ending.
     pub(super) async fn closing(&self) {
         self.closing.cancelled().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::super::{Credentials, Mode, NetNs, Polarity, Share, Side, XdpMode, show};
+use super::super::{AuditPlace, Credentials, Mode, NetNs, Polarity, Share, Side, XdpMode, show};
 use super::*;
 use crate::cli::{Cli, Command};
 
@@ -119,6 +119,7 @@ verdict:
   limits: { mismatch: 0.2%, mismatch_per_endpoint: 2%, error_ratio: 1.5, latency_ratio_p95: 2, loss: 3% }
   confidence: 99%
 admin: { listen: "127.0.0.1:9999" }
+audit: { path: /var/log/shadow-agent/audit.log, max_size: 1MiB, keep: 3 }
 "#;
 
 #[test]
@@ -169,6 +170,10 @@ fn every_key_reaches_its_field() {
     assert_eq!((verdict.error_ratio, verdict.latency_ratio_p95), (1.5, 2.0));
     assert_eq!((verdict.loss, verdict.confidence), (Share(0.03), Share(0.99)));
     assert_eq!(config.admin.listen, Some("127.0.0.1:9999".parse().unwrap()));
+    let audit = &config.audit;
+    assert_eq!(audit.place, AuditPlace::File("/var/log/shadow-agent/audit.log".into()));
+    assert_eq!((audit.max_size, audit.keep), (1 << 20, 3));
+    assert_eq!(ok(&third("audit: { path: off }")).audit.place, AuditPlace::Off);
 }
 
 #[test]

@@ -147,17 +147,32 @@ fn builder() -> Builder {
     builder
 }
 
-/// Moves the bytes of a connection until it ends, nobody needs it any more, or the agent ends.
-async fn drive(driver: Driver, frames: Frames, gate: Arc<Gate>, end: CancellationToken) {
-    let _leaving = Leaving(frames);
-    tokio::select! {
-        biased;
-        () = gate.aborting() => {}
-        () = end.cancelled() => {}
-        ended = driver => {
-            if let Err(error) = ended {
-                // Not the error itself: it quotes what the target said.
-                tracing::debug!(reason = ?error.reason(), "an HTTP/2 connection to a target ended");
+/// Moves the bytes of a connection until it ends, nobody needs it any more, or the agent ends; also while the kill switch is
+/// off and the target takes nothing, because what waits here would go out as soon as it does.
+async fn drive(mut driver: Driver, frames: Frames, gate: Arc<Gate>, end: CancellationToken) {
+    let _leaving = Leaving(frames.clone());
+    loop {
+        let enabled = gate.check_switch().is_ok();
+        let moved = poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if !enabled && frames.is_blocked() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        tokio::select! {
+            biased;
+            () = gate.aborting() => return,
+            () = end.cancelled() => return,
+            () = gate.thrown_from(enabled) => {}
+            ended = moved => {
+                match ended {
+                    // Not the error itself: it quotes what the target said.
+                    Some(Err(error)) => {
+                        tracing::debug!(reason = ?error.reason(), "an HTTP/2 connection to a target ended");
+                    }
+                    Some(Ok(())) => {}
+                    None => tracing::debug!("an HTTP/2 connection was closed, because it held what was disabled"),
+                }
+                return;
             }
         }
     }

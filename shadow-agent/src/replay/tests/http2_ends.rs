@@ -325,3 +325,34 @@ async fn shutdown_waits_for_nothing_but_what_is_under_way() {
         .await
         .expect("idle connections do not hold it up");
 }
+
+/// What waits behind a target that reads nothing must not go out when it reads again.
+#[tokio::test]
+async fn the_kill_switch_closes_a_connection_that_the_target_takes_nothing_from() {
+    const BODY: usize = 32 << 20;
+    // SETTINGS with an initial window as large as can be, and as much for the connection (RFC 9113, sections 6.5 and 6.9).
+    let mut greeting = vec![0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff];
+    greeting.extend([0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7f, 0, 0, 0]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let control = Control::new(true);
+    let replayer = start(vec![target(listener.local_addr().unwrap().port())], None, &control);
+    let request = sendable_by(Version::HTTP_2, "POST", "/", &[], &"x".repeat(BODY));
+    let switching = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&greeting).await.unwrap();
+        // The first bytes have come, and the rest fills the buffers of both sockets.
+        stream.readable().await.unwrap();
+        tokio::time::sleep(SHORT).await;
+        control.set_enabled(false);
+        stream
+    };
+    let (ended, mut stream) =
+        tokio::join!(tokio::time::timeout(LONG / 6, end(&replayer, request)), switching);
+    assert_eq!(ended.as_deref(), Ok("failed: closed"));
+    let mut taken = 0;
+    let mut bytes = vec![0; 1 << 16];
+    while let Ok(length @ 1..) = stream.read(&mut bytes).await {
+        taken += length;
+    }
+    assert!(taken < BODY, "{taken} bytes came");
+}

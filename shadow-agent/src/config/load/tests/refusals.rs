@@ -31,7 +31,7 @@ fn what_is_required_is_asked_for() {
 
 #[test]
 fn unknown_and_unsupported_keys_are_refused_by_name_and_line() {
-    let possible = "possible here: enabled, capture, limits, select, mask, replay, compare, verdict, admin, traces, metrics, store";
+    let possible = "possible here: enabled, capture, limits, select, mask, replay, compare, verdict, admin, traces, audit, metrics, store";
     let cases = [
         ("enable: true".to_owned(), "line 3 of F: unknown key `enable`; did you mean `enabled`?".to_owned()),
         ("zzz: true".to_owned(), format!("line 3 of F: unknown key `zzz`; {possible}")),
@@ -119,6 +119,9 @@ fn impossible_values_are_refused_with_key_line_value_and_remedy() {
         ("compare: { max_endpoints: 10001 }", out_of("compare.max_endpoints", "10001", "1", "10000")),
         ("verdict: { confidence: 100% }", out_of("verdict.confidence", "100%", "50%", "99.99%")),
         ("verdict: { limits: { error_ratio: 0 } }", out_of("verdict.limits.error_ratio", "0", "0.01", "1000")),
+        ("audit: { max_size: 4095B }", out_of("audit.max_size", "4095B", "4KiB", "1GiB")),
+        ("audit: { keep: 0 }", out_of("audit.keep", "0", "1", "100")),
+        ("audit: { keep: 101 }", out_of("audit.keep", "101", "1", "100")),
         ("admin: { listen: localhost }", "line 3 of F: admin.listen: `localhost` is not an address to listen on; write an IP address and a port such as 127.0.0.1:9465, or off".to_owned()),
         ("admin: { listen: \"0.0.0.0:9465\" }", "line 3 of F: admin.listen: `0.0.0.0:9465` is not a loopback address, and no token protects it; set admin.token_file to a file with a token, or listen on 127.0.0.1".to_owned()),
         ("admin: { token_file: /nonexistent/token }", "line 3 of F: admin.token_file: `/nonexistent/token` cannot be read (No such file or directory (os error 2)); put the token into that file, readable by this user".to_owned()),
