@@ -22,7 +22,7 @@ use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
 use crate::config::{Config, Limits};
 use crate::control::Control;
-use crate::guard::Readings;
+use crate::guard::{Readings, Vitals};
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
@@ -35,6 +35,7 @@ use crate::shard::PipelineSettings;
 mod files;
 mod follow;
 mod guard;
+mod guards;
 mod heartbeat;
 mod line;
 mod live;
@@ -186,6 +187,10 @@ fn build_line(
         control: control.clone(),
         tasks: TaskTracker::new(),
         recorded: origin.recorded,
+        vitals: Arc::new(Vitals::new(
+            &config.guards,
+            config.replay.targets.len() + usize::from(config.replay.baseline.is_some()),
+        )),
         masker,
         replayer,
     }))
@@ -223,6 +228,7 @@ fn figures(config: &Config, line: &Arc<Line>, observed: Observed) -> Sources {
         interfaces: observed.interfaces,
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
+        guards: Arc::default(),
     }
 }
 

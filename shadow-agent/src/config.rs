@@ -19,6 +19,7 @@ pub mod advice;
 pub mod check;
 mod error;
 mod file;
+mod guards;
 mod load;
 mod overlay;
 mod resolve;
@@ -26,6 +27,7 @@ pub mod show;
 pub mod units;
 
 pub use error::{ConfigError, Place, Problem, Source};
+pub use guards::{GuardAction, GuardRule, Guards, Portion};
 pub use load::{Needs, load};
 
 /// Everything that can be configured.
@@ -49,6 +51,10 @@ pub struct Config {
     pub verdict: Verdict,
     /// The HTTP API.
     pub admin: Admin,
+    /// What replaying must not do, and what happens if it does.
+    pub guards: Guards,
+    /// How much of what is selected is replayed.
+    pub portion: Portion,
 }
 
 /// A share of a whole, `0.0..=1.0`.
@@ -357,6 +363,8 @@ impl Default for Config {
             compare: Compare::default(),
             verdict: Verdict::default(),
             admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9465))), token_file: None },
+            guards: Guards::default(),
+            portion: Portion::default(),
         }
     }
 }

@@ -15,12 +15,13 @@ use thiserror::Error;
 use crate::capture::{self, kernel::Attached};
 use crate::config::Share;
 use crate::control::Control;
-use crate::guard::Readings;
+use crate::guard::{Board, Readings};
 use crate::ledger::Ledger;
 use crate::report::Report;
 
 mod family;
 mod gather;
+mod guards;
 
 /// The media type of [`Metrics::render`]: the Prometheus text format, version 0.0.4.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -55,6 +56,8 @@ pub struct Sources {
     pub cpu: Arc<Readings>,
     /// `limits.cpu`, as a share of one core; `None` is unlimited.
     pub cpu_limit: Option<Share>,
+    /// What the other guards did.
+    pub guards: Arc<Board>,
 }
 
 impl fmt::Debug for Sources {

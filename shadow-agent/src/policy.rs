@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+pub mod chance;
 pub mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;

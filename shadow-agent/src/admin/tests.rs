@@ -57,6 +57,7 @@ pub(super) fn state() -> AdminState {
         }),
         cpu: Arc::default(),
         cpu_limit: Some(Share::ALL),
+        guards: Arc::default(),
     };
     let metrics = Arc::new(Metrics::new(sources.clone()).unwrap());
     AdminState { sources, metrics, readiness: Readiness::new(), switch: None }

@@ -13,9 +13,11 @@ use crate::compare::endpoint::Endpoints;
 use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
 use crate::control::Control;
 use crate::exchange::{Answer, Exchange, FailReason, Response, Role, SkipReason, UncomparableReason};
+use crate::guard::Vitals;
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
 use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
-use crate::policy::select::Selector;
+use crate::policy::select::{Plan, Selector};
+use crate::ramp;
 use crate::replay::{Outcome, Replayer};
 use crate::report::{Observation, Report, TargetObservation};
 
@@ -28,6 +30,13 @@ const NO_BASELINE: Judgement = Judgement {
     comparison: Comparison::Uncomparable(UncomparableReason::NoBaseline),
     differences: Vec::new(),
 };
+
+/// A request that is to be replayed, and how many of its kind it stands for.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    sendable: Sendable,
+    weight: f64,
+}
 
 /// The stages behind the backlog.
 pub(super) struct Line {
@@ -42,6 +51,8 @@ pub(super) struct Line {
     pub(super) report: Arc<Report>,
     pub(super) control: Control,
     pub(super) tasks: TaskTracker,
+    /// What guards look at.
+    pub(super) vitals: Arc<Vitals>,
     /// Whether exchanges come from a file, in which they may stand masked.
     pub(super) recorded: bool,
 }
@@ -50,11 +61,17 @@ impl Line {
     /// Takes exchanges until the backlog ends.
     pub(super) async fn drive(self: Arc<Line>, mut backlog: Receiver) {
         while let Some(admitted) = backlog.next().await {
-            match self.decide(&admitted.exchange) {
+            let decided = self.decide(&admitted.exchange);
+            if !matches!(decided, Err(SkipReason::Marked)) {
+                let Exchange { response, times, .. } = &admitted.exchange;
+                let first_byte = times.response_started.since(times.request_done);
+                self.vitals.answered(compare::http_status(response), first_byte);
+            }
+            match decided {
                 Err(reason) => self.ledger.skipped(reason),
-                Ok(sendable) => {
+                Ok(chosen) => {
                     let open = Open::new(&self.ledger, self.replayer.targets().len());
-                    self.tasks.spawn(Arc::clone(&self).carry(admitted, sendable, open));
+                    self.tasks.spawn(Arc::clone(&self).carry(admitted, chosen, open));
                 }
             }
         }
@@ -64,25 +81,32 @@ impl Line {
         self.replayer.targets().last().is_some_and(|target| target.role == Role::Baseline)
     }
 
-    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
+    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Chosen, SkipReason> {
         if !self.control.enabled() {
             return Err(SkipReason::Disabled);
         }
-        self.selector.decide(exchange)?;
-        self.masker.sendable(exchange)
+        let Plan { share } = self.selector.decide(exchange)?;
+        let portion = self.control.replaying().share();
+        if !ramp::holds(portion, exchange.connection) {
+            return Err(SkipReason::Ramp);
+        }
+        let weight = 1.0 / (share.0 * portion.0);
+        Ok(Chosen { sendable: self.masker.sendable(exchange)?, weight })
     }
 
-    pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
+    pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, chosen: Chosen, mut open: Open) {
+        let Chosen { sendable, weight } = chosen;
         let sendable = Arc::new(sendable);
         let outcomes = self.replayer.replay(Arc::clone(&sendable)).await;
         let large = body_bytes(&outcomes) > COMPARE_INLINE;
         let judge = {
             let line = Arc::clone(&self);
             move || {
-                let observation = match line.recorded {
+                let mut observation = match line.recorded {
                     true => line.judge_recorded(&admitted.exchange, sendable.altered(), &outcomes),
                     false => line.judge(&admitted.exchange, sendable.altered(), &outcomes),
                 };
+                observation.weight = weight;
                 (admitted, observation)
             }
         };
@@ -97,6 +121,7 @@ impl Line {
         for target in &observation.targets {
             open.end(target.outcome);
         }
+        self.vitals.ended(&observation);
         self.report.record(observation);
         drop(admitted);
     }
@@ -200,6 +225,7 @@ impl Line {
             production_status: compare::http_status(&exchange.response),
             production_first_byte: exchange.times.response_started.since(exchange.times.request_done),
             targets: ends.collect(),
+            weight: 1.0,
         }
     }
 }

@@ -16,7 +16,9 @@ use tokio::sync::mpsc;
 
 use super::follow::Following;
 use super::guard::CpuGuard;
+use super::guards::{Keeper, Wiring};
 use super::heartbeat::{self, Pulse};
+use super::line::Line;
 use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
@@ -52,15 +54,28 @@ pub(super) fn run(config: &Config, options: &Options) -> anyhow::Result<Exit> {
     };
     let line = build_line(config, options, &live.runtime, &live.control, origin)?;
     let figures = figures(config, &line, live.observed());
+    let mut keeper = Keeper::new(config, wiring(&line, &figures, options));
     let driving = |backlog, _| Arc::clone(&line).drive(backlog);
     let status = {
         let (report, ledger) = (Arc::clone(&line.report), Arc::clone(&line.ledger));
         move || report.status_line(&ledger.snapshot())
     };
     let Captured { runtime, mut signals, driving, admin, counters, ended } =
-        live.capture(config, options, figures, driving, status)?;
+        live.capture(config, options, figures, driving, status, move || keeper.look())?;
     runtime.block_on(drain(&line, driving, &mut signals));
     conclude(Ended { runtime, signals, line: &line, admin, report, ended }, &counters, options)
+}
+
+/// What the guards of a run look at, and act on.
+fn wiring(line: &Line, figures: &Sources, options: &Options) -> Wiring {
+    Wiring {
+        control: line.control.clone(),
+        vitals: Arc::clone(&line.vitals),
+        board: Arc::clone(&figures.guards),
+        targets: line.replayer.targets().to_vec(),
+        counters: Arc::clone(&figures.kernel),
+        switch: options.switch.clone(),
+    }
 }
 
 /// Everything before the backlog, ready to capture.
@@ -155,7 +170,7 @@ impl Live {
     }
 
     /// Captures until it is told to stop, or until something breaks down. `drive` empties the backlog, and may say that it
-    /// cannot go on; `status` is shown meanwhile.
+    /// cannot go on; `status` is shown meanwhile, and `guard` called again and again.
     pub(super) fn capture<T: Send + 'static, D: Future<Output = T> + Send + 'static>(
         self,
         config: &Config,
@@ -163,6 +178,7 @@ impl Live {
         figures: Sources,
         drive: impl FnOnce(backlog::Receiver, mpsc::Sender<anyhow::Error>) -> D,
         status: impl Fn() -> String + Send + 'static,
+        guard: impl FnMut() + Send + 'static,
     ) -> anyhow::Result<Captured<T>> {
         let Live { kernel, sources, following, failed, mut broken, runtime, mut signals, control, .. } = self;
         let (ledger, cpu) = (Arc::clone(&figures.ledger), Arc::clone(&figures.cpu));
@@ -172,7 +188,7 @@ impl Live {
         let (backlog, receiver) = backlog::backlog(MAX_QUEUED, backlog);
         let mut driving = runtime.spawn(drive(receiver, failed.clone()));
         let shards = Shards { config, limits: rebuilt, ledger, control: control.clone(), backlog, failed };
-        let capturing = shards.start(&kernel, sources, cpu)?;
+        let capturing = shards.start(&kernel, sources, cpu, guard)?;
         self.capturing.release();
         let devices: Vec<_> = kernel.attached().into_iter().map(|attached| attached.device).collect();
         let targets: Vec<_> = config.replay.targets.iter().chain(&config.replay.baseline).collect();
@@ -232,6 +248,7 @@ impl Shards<'_> {
         kernel: &Arc<KernelCapture>,
         sources: Vec<RingSource>,
         cpu: Arc<Readings>,
+        mut also: impl FnMut() + Send + 'static,
     ) -> anyhow::Result<Capturing> {
         let Shards { config, limits, ledger, control, backlog, failed } = self;
         let stop = Arc::new(AtomicBool::new(false));
@@ -264,6 +281,7 @@ impl Shards<'_> {
         let guarding = move || {
             look_for_standstill(&control, "the kernel stops copying after 2 s of that, and ");
             guard.look();
+            also();
         };
         let witness = Witness::new(&failed);
         let heartbeat = heartbeat::spawn(pulse, Arc::clone(&stop), witness, move || beating.beat(), guarding)

@@ -49,6 +49,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
         interfaces: observed.interfaces,
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
+        guards: Arc::default(),
     };
     let recording = Recording {
         shown: Arc::new(Mutex::new(recorder.summary())),
@@ -63,7 +64,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
     };
     let drive = |backlog, failed| recording.drive(backlog, failed);
     let Captured { runtime, mut signals, driving, admin, counters, ended } =
-        live.capture(config, options, figures, drive, status)?;
+        live.capture(config, options, figures, drive, status, || ())?;
     let finished = runtime.block_on(async {
         tokio::select! {
             driven = driving => driven.context("the task that writes the files panicked"),

@@ -114,6 +114,7 @@ raw! {
         compare: Compare,
         verdict: Verdict,
         admin: Admin,
+        guards: Guards,
         metrics: Option<NotYet>,
         store: Option<NotYet>,
     }
@@ -155,6 +156,8 @@ raw! {
         timeout: Option<Text>,
         targets: Option<Vec<Target>>,
         baseline: Option<Target>,
+        ramp: Option<Vec<Text>>,
+        budget: Option<Text>,
     }
     Target {
         name: Text,
@@ -191,6 +194,17 @@ raw! {
         loss: Option<Text>,
     }
     Admin { listen: Option<Text>, token_file: Option<Text>, }
+    Guards {
+        pause: Option<Text>,
+        production_latency: Guard,
+        production_errors: Guard,
+        shadow_errors: Guard,
+        shadow_latency: Guard,
+        memory: Guard,
+        ring_losses: Guard,
+        mask_failures: Guard,
+    }
+    Guard { threshold: Option<Text>, window: Option<Text>, action: Option<Text>, }
 }
 
 /// Reads the text of a file.

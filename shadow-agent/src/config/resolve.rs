@@ -11,6 +11,7 @@ use super::{Admin, Config, ConfigError, Limits, Place, Problem, Share, Source, V
 
 mod capture;
 mod descriptors;
+mod guards;
 mod replay;
 mod rules;
 
@@ -40,6 +41,8 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
         compare: rules::compare(&raw.compare, default.compare)?,
         verdict: verdict(&raw.verdict, default.verdict)?,
         admin: admin(&raw.admin, default.admin)?,
+        portion: guards::portion(&raw.replay)?,
+        guards: guards::guards(&raw.guards, default.guards, &raw.replay)?,
     })
 }
 

@@ -231,12 +231,12 @@ impl TargetBook {
 }
 
 /// Whether a status says that the server, not the client, is at fault (RFC 9110, section 15.6).
-fn is_error_status(status: u16) -> bool {
+pub(crate) fn is_error_status(status: u16) -> bool {
     status >= 500
 }
 
 /// Whether the request ended in an error at the target; `None` when it says nothing about the target.
-fn erred(observed: &TargetObservation) -> Option<bool> {
+pub(crate) fn erred(observed: &TargetObservation) -> Option<bool> {
     match observed.outcome {
         TargetOutcome::Answered(_) => Some(observed.status.is_some_and(is_error_status)),
         TargetOutcome::Failed(reason) => match reason {

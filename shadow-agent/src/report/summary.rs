@@ -375,7 +375,10 @@ pub fn remedy(reason: SkipReason) -> &'static str {
             "left out by a rule or by select.only (--path); a rule of your own under select.rules comes before the built-in ones"
         }
         SkipReason::Sampled => {
-            "left out by the sample share of a rule under select.rules; raise it to replay more"
+            "left out by the sample share of a rule under select.rules, or by replay.budget; raise it to replay more"
+        }
+        SkipReason::Ramp => {
+            "outside of the share that is replayed at present; it grows by replay.ramp while no guard trips (shadow-agent ctl status)"
         }
         SkipReason::Credentials => {
             "the requests carry credentials: decide with --credentials forward (the shadow gets them) or --credentials strip (they are removed)"
