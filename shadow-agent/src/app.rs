@@ -5,7 +5,7 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,11 +25,12 @@ use crate::control::Control;
 use crate::guard::{Readings, Vitals};
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
+use crate::policy::adaptive::Adaptive;
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
 use crate::record::{self, Recorder};
 use crate::replay::{self, Registrar, Replayer};
-use crate::report::{Outcome, Report};
+use crate::report::{self, Outcome, Report};
 use crate::shard::PipelineSettings;
 
 mod files;
@@ -182,18 +183,23 @@ fn build_line(
         comparer: Comparer::new(&config.compare, Arc::clone(&masker), config.limits.body)?,
         endpoints: Endpoints::new(&config.compare)?,
         ledger: Arc::new(Ledger::new(origin.shards, targets.len())),
-        report: Arc::new(Report::new(&config.verdict, &config.compare, targets, label)),
+        report: Arc::new(Report::new(&config.verdict, &config.compare, targets.clone(), label)),
         timeouts: config.replay.targets.iter().chain(&config.replay.baseline).map(|t| t.timeout).collect(),
         control: control.clone(),
         tasks: TaskTracker::new(),
         recorded: origin.recorded,
-        vitals: Arc::new(Vitals::new(
-            &config.guards,
-            config.replay.targets.len() + usize::from(config.replay.baseline.is_some()),
-        )),
+        vitals: Arc::new(Vitals::new(&config.guards, targets.len())),
+        budget: adaptive(config).filter(|_| !origin.recorded).map(Mutex::new),
+        begun: Instant::now(),
         masker,
         replayer,
     }))
+}
+
+/// What spreads the budget of replays over the endpoints, if there is one.
+fn adaptive(config: &Config) -> Option<Adaptive> {
+    let most = config.compare.max_endpoints.saturating_add(report::OTHERS);
+    config.portion.budget.map(|budget| Adaptive::new(budget, most))
 }
 
 /// Whether someone disabled capture, and nobody enabled it since.

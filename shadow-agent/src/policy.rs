@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+pub mod adaptive;
 pub mod chance;
 pub mod credentials;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! One task an exchange. Whatever happens in it, every target that the ledger was told about gets an ending: the
 //! [`Open`] guard enters the missing ones when the task is dropped.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +15,7 @@ use crate::control::Control;
 use crate::exchange::{Answer, Exchange, FailReason, Response, Role, SkipReason, UncomparableReason};
 use crate::guard::Vitals;
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
+use crate::policy::adaptive::Adaptive;
 use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
 use crate::policy::select::{Plan, Selector};
 use crate::ramp;
@@ -53,6 +54,10 @@ pub(super) struct Line {
     pub(super) tasks: TaskTracker,
     /// What guards look at.
     pub(super) vitals: Arc<Vitals>,
+    /// How the replays of a second are spread over the endpoints, if they have a budget.
+    pub(super) budget: Option<Mutex<Adaptive>>,
+    /// The moment from which the budget counts.
+    pub(super) begun: Instant,
     /// Whether exchanges come from a file, in which they may stand masked.
     pub(super) recorded: bool,
 }
@@ -91,7 +96,29 @@ impl Line {
             return Err(SkipReason::Ramp);
         }
         let weight = 1.0 / (share.0 * portion.0);
+        let weight = match &self.budget {
+            Some(budget) => {
+                let endpoint = self.endpoints.endpoint(&exchange.request.method, exchange.request.path());
+                let chosen = locked(budget).choose(&endpoint, exchange.id, self.begun.elapsed());
+                weight * chosen.ok_or(SkipReason::Sampled)?
+            }
+            None => weight,
+        };
         Ok(Chosen { sendable: self.masker.sendable(exchange)?, weight })
+    }
+
+    /// Lets the budget know where replays find something.
+    fn learn(&self, seen: &Observation) {
+        let Some(budget) = &self.budget else { return };
+        let excused = seen.production_status >= 500;
+        let targets = self.replayer.targets().iter().zip(&seen.targets);
+        let mut candidates = targets.filter(|(info, _)| info.role == Role::Candidate);
+        let bad = candidates.any(|(_, target)| match target.outcome {
+            TargetOutcome::Answered(Comparison::Mismatch) | TargetOutcome::Failed(_) => true,
+            TargetOutcome::Answered(_) => !excused && target.status.is_some_and(|status| status >= 500),
+            TargetOutcome::Dropped(_) => false,
+        });
+        locked(budget).learn(&seen.endpoint, bad);
     }
 
     pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, chosen: Chosen, mut open: Open) {
@@ -122,6 +149,7 @@ impl Line {
             open.end(target.outcome);
         }
         self.vitals.ended(&observation);
+        self.learn(&observation);
         self.report.record(observation);
         drop(admitted);
     }
@@ -228,6 +256,11 @@ impl Line {
             weight: 1.0,
         }
     }
+}
+
+fn locked(budget: &Mutex<Adaptive>) -> MutexGuard<'_, Adaptive> {
+    // A panic elsewhere while the lock was held leaves figures that are still figures.
+    budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn body_bytes(outcomes: &[Outcome]) -> usize {
