@@ -206,7 +206,9 @@ fn adaptive(config: &Config) -> Option<Adaptive> {
 fn disabled_by_operator(options: &Options) -> anyhow::Result<bool> {
     let disabled = options.switch.as_ref().map(SwitchFile::disabled).transpose()?.unwrap_or(false);
     if disabled {
-        tracing::warn!("an operator disabled capture, and it stays disabled until `shadow-agent ctl enable`");
+        tracing::warn!(
+            "an operator or a guard disabled capture, and it stays disabled until `shadow-agent ctl enable`"
+        );
     }
     Ok(disabled)
 }

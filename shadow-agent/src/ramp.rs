@@ -43,8 +43,10 @@ const SALT: u64 = 0x7261_6d70;
 #[derive(Clone, Debug)]
 pub struct Ramp {
     stages: Vec<Stage>,
-    /// How long rung 0 lasts at the start, if it is there.
+    /// How long rung 0 lasts at the start at most, if it is there.
     observe: Option<Duration>,
+    /// Whether this is that rung 0.
+    observing: bool,
     /// How long rung 0 lasts later.
     pause: Duration,
     rung: usize,
@@ -59,14 +61,15 @@ pub struct Ramp {
 }
 
 impl Ramp {
-    /// A ramp of these stages ([`Stage::ALL`] when there are none). With `observe`, nothing is replayed for that long at
-    /// first; `pause` is how long nothing is replayed once the first stage did not hold.
+    /// A ramp of these stages ([`Stage::ALL`] when there are none). With `observe`, nothing is replayed at first
+    /// until what is usual is known, and for that long at most; `pause` is how long nothing is replayed once the first stage did not hold.
     #[must_use]
     pub fn new(stages: &[Stage], observe: Option<Duration>, pause: Duration) -> Ramp {
         let stages = if stages.is_empty() { vec![Stage::ALL] } else { stages.to_vec() };
         let mut ramp = Ramp {
             stages,
             observe,
+            observing: false,
             pause,
             rung: 0,
             since: Duration::ZERO,
@@ -84,6 +87,16 @@ impl Ramp {
         (self.factor, self.recovering, self.proof) = (1, false, None);
         self.enter(if self.observe.is_some() { 0 } else { 1 });
         self.due = self.observe.or(self.due);
+        self.observing = self.observe.is_some();
+    }
+
+    /// What is usual is known, for which nothing was replayed so far; returns whether that was awaited.
+    pub fn begin(&mut self) -> bool {
+        if self.observing {
+            self.enter(1);
+            return true;
+        }
+        false
     }
 
     /// The rung: 0 replays nothing, 1 is the first stage.
@@ -136,7 +149,7 @@ impl Ramp {
     }
 
     fn enter(&mut self, rung: usize) {
-        (self.rung, self.since) = (rung, Duration::ZERO);
+        (self.rung, self.since, self.observing) = (rung, Duration::ZERO, false);
         self.due = match self.stage(rung) {
             None => Some(self.pause),
             Some(_) if rung == self.stages.len() => None,

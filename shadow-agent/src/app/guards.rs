@@ -105,7 +105,9 @@ impl Keeper {
         for finding in &found {
             self.carry_out(finding);
         }
-        if !went_back && self.wiring.control.enabled() && self.ramp.advance(elapsed) {
+        let may = !went_back && self.wiring.control.enabled();
+        let began = may && self.watch.knows_usual() && self.ramp.begin();
+        if began || (may && self.ramp.advance(elapsed)) {
             self.wiring.board.stepped_forward();
             let share = write_share(self.ramp.share());
             let next =

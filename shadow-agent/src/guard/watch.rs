@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::pause::{Change, Pause};
 use super::vitals::{Tally, Vitals};
-use super::window::{Times, Window};
+use super::window::{STRETCH, Times, Window};
 use crate::config::units::{write_duration, write_share, write_size};
 use crate::config::{GuardAction, GuardRule, Guards};
 use crate::exchange::reasons;
@@ -171,13 +171,22 @@ impl Watch {
         }
     }
 
-    /// How long production must be seen before anything is replayed, so that it can be compared with itself.
+    /// How long production is seen at most before anything is replayed, so that it can be compared with itself: until every
+    /// guard of it has had a window with enough in it ([`Watch::knows_usual`]).
     #[must_use]
     pub fn observation(&self) -> Option<Duration> {
-        let latency =
-            Some(&self.guards.production_latency).filter(|rule| is_on(rule)).map(|rule| rule.window);
-        let errors = Some(&self.guards.production_errors).filter(|rule| is_on(rule)).map(|rule| rule.window);
-        latency.max(errors)
+        let (latency, errors) = (&self.guards.production_latency, &self.guards.production_errors);
+        let latency = is_on(latency).then_some(latency.window);
+        let errors = is_on(errors).then_some(errors.window);
+        latency.max(errors).map(|window| window * STRETCH)
+    }
+
+    /// Whether it is known of production what is usual while nothing is replayed.
+    #[must_use]
+    pub fn knows_usual(&self) -> bool {
+        let (latency, errors) = (&self.guards.production_latency, &self.guards.production_errors);
+        (!is_on(latency) || self.latency.1.below(1).is_some())
+            && (!is_on(errors) || self.errors.1.below(1).is_some())
     }
 
     /// Whether a guard tripped and has not found things well since.
@@ -201,6 +210,7 @@ impl Watch {
     /// Begins anew, after someone enabled again what was disabled.
     pub fn restart(&mut self) {
         self.restart_windows();
+        (self.latency.1, self.errors.1) = (Usual::default(), Usual::default());
         self.targets.iter_mut().for_each(|target| target.pause.restart());
         self.tripped.clear();
     }

@@ -107,3 +107,14 @@ fn a_share_holds_that_share_of_connections() {
     let within = (0..100_000).filter(|&id| holds(Share(0.1), ConnectionId(id))).count();
     assert!((9_600..10_400).contains(&within), "{within}");
 }
+
+#[test]
+fn it_begins_as_soon_as_what_is_usual_is_known_and_a_pause_is_no_such_wait() {
+    let mut ramp = ramp(Some(SECOND * 300));
+    ramp.advance(SECOND);
+    assert!(ramp.begin());
+    assert_eq!((ramp.rung(), ramp.remaining()), (1, Some(SECOND * 10)));
+    ramp.step_back();
+    assert!(!ramp.begin());
+    assert_eq!((ramp.rung(), ramp.remaining()), (0, Some(SECOND * 5)));
+}

@@ -59,11 +59,17 @@ fn with_a_look_at_production_nothing_is_replayed_at_first() {
     let mut config = ramped();
     config.guards.production_latency.action = GuardAction::StepBack;
     config.guards.production_latency.window = SECOND * 2;
-    let mut keeper = keeper(&config, None);
-    assert_eq!(keeper.wiring.control.replaying().share(), Share(0.0));
-    keeper.turn(SECOND);
-    keeper.turn(SECOND);
-    assert_eq!(keeper.wiring.control.replaying().share(), Share(0.1));
+    for known in [true, false] {
+        let mut keeper = keeper(&config, None);
+        let seconds = (1..100).find(|_| {
+            assert_eq!(keeper.wiring.control.replaying().share(), Share(0.0));
+            let answers = if known { 500 } else { 1 };
+            (0..answers).for_each(|_| keeper.wiring.vitals.answered(200, SECOND));
+            keeper.turn(SECOND);
+            keeper.wiring.control.replaying().share() == Share(0.1)
+        });
+        assert_eq!(seconds, Some(if known { 3 } else { 20 }), "known: {known}");
+    }
 }
 
 #[test]

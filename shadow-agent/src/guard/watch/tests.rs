@@ -229,16 +229,24 @@ fn one_value_that_was_not_hidden_disables_at_once_and_once() {
 }
 
 #[test]
-fn production_is_observed_for_the_longest_window_that_compares_it() {
+fn production_is_observed_until_every_guard_of_it_had_a_window_and_not_for_ever() {
     let mut guards = guards();
     let observation = |guards: &Guards| Watch::new(guards, 0, 0).observation();
     guards.production_errors.window = SECOND * 3;
-    assert_eq!(observation(&guards), Some(SECOND * 3));
+    assert_eq!(observation(&guards), Some(SECOND * 3 * STRETCH));
     guards.production_errors.action = GuardAction::Off;
-    assert_eq!(observation(&guards), Some(SECOND * 2));
+    assert_eq!(observation(&guards), Some(SECOND * 2 * STRETCH));
     guards.production_latency.action = GuardAction::Off;
     assert_eq!(observation(&guards), None);
     assert_eq!(observation(&Guards::default()), None);
+    let mut bench = Bench::new();
+    assert!(!bench.watch.knows_usual());
+    bench.production(0, LEAST_TIMES - 1, 0, 1);
+    assert!(!bench.watch.knows_usual(), "errors are known, times are not");
+    bench.production(0, LEAST_TIMES, 0, 1);
+    assert!(bench.watch.knows_usual());
+    bench.watch.restart();
+    assert!(!bench.watch.knows_usual());
 }
 
 #[test]
