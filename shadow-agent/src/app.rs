@@ -5,7 +5,7 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,14 +24,15 @@ use crate::compare::endpoint::Endpoints;
 use crate::config::{Config, Limits};
 use crate::control::Control;
 use crate::exchange::TargetInfo;
-use crate::guard::Readings;
+use crate::guard::{Readings, Vitals};
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
+use crate::policy::adaptive::Adaptive;
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
 use crate::record::{self, Recorder};
 use crate::replay::{self, Courier, Registrar, Replayer};
-use crate::report::{Outcome, Report};
+use crate::report::{self, Outcome, Report};
 use crate::runs::{Mark, Run};
 use crate::shard::PipelineSettings;
 use crate::traces::{Contexts, Exporter, TracesError};
@@ -40,6 +41,7 @@ mod current;
 mod files;
 mod follow;
 mod guard;
+mod guards;
 mod heartbeat;
 mod line;
 mod live;
@@ -181,6 +183,11 @@ struct Ground {
     /// The same for every line, so that a request and its span agree whichever line sent it.
     traces: Contexts,
     spans: Option<Arc<Exporter>>,
+    /// What guards look at.
+    vitals: Arc<Vitals>,
+    /// How the replays of a second are spread over the endpoints, and the moment from which they count.
+    budget: Option<Arc<Mutex<Adaptive>>>,
+    begun: Instant,
 }
 
 impl Ground {
@@ -190,6 +197,9 @@ impl Ground {
             runtime: runtime.handle().clone(),
             traces: Contexts::new(config.traces.context, fastrand::u64(..)),
             spans: spans(config, &origin, runtime)?,
+            vitals: Arc::new(Vitals::new(&config.guards, targets)),
+            budget: adaptive(config).filter(|_| !origin.recorded).map(|budget| Arc::new(Mutex::new(budget))),
+            begun: Instant::now(),
             control: control.clone(),
             ledger: Arc::new(Ledger::new(origin.shards, targets)),
             tasks: TaskTracker::new(),
@@ -231,6 +241,9 @@ fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Keep>
         control: ground.control.clone(),
         tasks: ground.tasks.clone(),
         recorded: ground.recorded,
+        vitals: Arc::clone(&ground.vitals),
+        budget: ground.budget.clone(),
+        begun: ground.begun,
         run,
         masker,
         replayer,
@@ -287,11 +300,19 @@ fn spans(config: &Config, origin: &Origin, runtime: &Runtime) -> anyhow::Result<
     Ok(Some(Arc::new(Exporter::start(url, courier, runtime.handle())?)))
 }
 
+/// What spreads the budget of replays over the endpoints, if there is one.
+fn adaptive(config: &Config) -> Option<Adaptive> {
+    let most = config.compare.max_endpoints.saturating_add(report::OTHERS);
+    config.portion.budget.map(|budget| Adaptive::new(budget, most))
+}
+
 /// Whether someone disabled capture, and nobody enabled it since.
 fn disabled_by_operator(options: &Options) -> anyhow::Result<bool> {
     let disabled = options.switch.as_ref().map(SwitchFile::disabled).transpose()?.unwrap_or(false);
     if disabled {
-        tracing::warn!("an operator disabled capture, and it stays disabled until `shadow-agent ctl enable`");
+        tracing::warn!(
+            "an operator or a guard disabled capture, and it stays disabled until `shadow-agent ctl enable`"
+        );
     }
     Ok(disabled)
 }
@@ -325,6 +346,7 @@ fn figures(config: &Config, current: &Arc<Current>, observed: Observed, audit: A
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
         audit,
+        guards: Arc::default(),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod advice;
 pub mod check;
 mod error;
 mod file;
+mod guards;
 mod load;
 mod overlay;
 pub mod reload;
@@ -27,6 +28,7 @@ pub mod show;
 pub mod units;
 
 pub use error::{ConfigError, Place, Problem, Source};
+pub use guards::{GuardAction, GuardRule, Guards, Portion};
 pub use load::{Needs, load};
 
 /// Everything that can be configured.
@@ -54,6 +56,10 @@ pub struct Config {
     pub traces: Traces,
     /// Who did what.
     pub audit: Audit,
+    /// What replaying must not do, and what happens if it does.
+    pub guards: Guards,
+    /// How much of what is selected is replayed.
+    pub portion: Portion,
 }
 
 /// A share of a whole, `0.0..=1.0`.
@@ -411,6 +417,8 @@ impl Default for Config {
             admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9465))), token_file: None },
             traces: Traces::default(),
             audit: Audit::default(),
+            guards: Guards::default(),
+            portion: Portion::default(),
         }
     }
 }

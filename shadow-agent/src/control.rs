@@ -1,8 +1,8 @@
-//! The only thing that reaches across stages: the kill switch, the share of flows captured, and whether the agent stood
-//! still.
+//! The only thing that reaches across stages: the kill switch, the share of flows captured, what of the selected exchanges
+//! is replayed, and whether the agent stood still.
 //!
 //! Anyone may read them at any time for the price of an atomic load; the admin API throws the switch, the CPU guard sets
-//! the share, and the heartbeat says that the agent moves.
+//! the share, the other guards what is replayed, and the heartbeat says that the agent moves.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +12,10 @@ use tokio::sync::watch;
 
 use crate::config::Share;
 use crate::standstill::Standstill;
+
+mod replaying;
+
+pub use replaying::{Leave, Replaying, Rung, TARGETS};
 
 /// What is wished of the running agent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +40,7 @@ pub struct Control {
     state: Arc<watch::Sender<State>>,
     carrier: Arc<OnceLock<Carrier>>,
     standstill: Standstill,
+    replaying: Replaying,
 }
 
 impl fmt::Debug for Control {
@@ -56,6 +61,7 @@ impl Control {
             state: Arc::new(watch::Sender::new(State { enabled, sample, configured: sample })),
             carrier: Arc::default(),
             standstill: Standstill::default(),
+            replaying: Replaying::default(),
         }
     }
 
@@ -132,6 +138,12 @@ impl Control {
     #[must_use]
     pub fn standstill(&self) -> &Standstill {
         &self.standstill
+    }
+
+    /// What of the selected exchanges is replayed, and to whom.
+    #[must_use]
+    pub fn replaying(&self) -> &Replaying {
+        &self.replaying
     }
 
     /// Follows changes.

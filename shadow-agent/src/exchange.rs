@@ -339,6 +339,8 @@ reasons! {
         NotHttp = "not_http",
         /// Masking for the shadow could not be applied to the body (fail closed).
         Unmaskable = "unmaskable",
+        /// Its connection is outside of the share that the ramp replays at present.
+        Ramp = "ramp",
     }
 }
 
@@ -389,6 +391,8 @@ reasons! {
         Disabled = "disabled",
         /// The agent stopped before sending.
         Shutdown = "shutdown",
+        /// A guard paused the target.
+        Paused = "paused",
     }
 }
 

@@ -1,4 +1,4 @@
-//! The CPU guard: when the agent takes more of the CPU than it may, fewer flows are captured until it fits again.
+//! The guards. Here is the one of the CPU: when the agent takes more of the CPU than it may, fewer flows are captured until it fits again.
 //!
 //! Pure: it is told what was used and for how long, and answers with the step to take. Who measures, and what a step
 //! does to the capture, is not its business.
@@ -7,6 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::Share;
+
+pub mod board;
+pub mod pause;
+pub mod vitals;
+pub mod watch;
+mod window;
+
+pub use board::Board;
+pub use vitals::Vitals;
 
 /// What is judged is the mean over this long at least: a burst that ends sooner is none of the guard's business.
 pub const WINDOW: Duration = Duration::from_secs(3);

@@ -29,6 +29,7 @@ pub mod offline;
 pub mod pace;
 pub mod policy;
 pub mod privileges;
+pub mod ramp;
 pub mod record;
 pub mod replay;
 pub mod report;

@@ -16,13 +16,14 @@ use crate::audit::Audit;
 use crate::capture::{self, kernel::Attached};
 use crate::config::Share;
 use crate::control::Control;
-use crate::guard::Readings;
+use crate::guard::{Board, Readings};
 use crate::ledger::Ledger;
 use crate::runs::Runs;
 use crate::traces::Figures;
 
 mod family;
 mod gather;
+mod guards;
 
 /// The media type of [`Metrics::render`]: the Prometheus text format, version 0.0.4.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -59,6 +60,8 @@ pub struct Sources {
     pub cpu_limit: Option<Share>,
     /// Who did what; here, how much of that could not be written down.
     pub audit: Audit,
+    /// What the other guards did.
+    pub guards: Arc<Board>,
 }
 
 impl fmt::Debug for Sources {

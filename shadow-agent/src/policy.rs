@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+pub mod adaptive;
+pub mod chance;
 pub mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::config;
-use crate::control::Control;
+use crate::control::{Control, Replaying};
 use crate::exchange::{Answer, DropReason, FailReason, Role, TargetInfo};
 use crate::policy::mask::Sendable;
 use crate::traces::Contexts;
@@ -153,6 +153,7 @@ pub struct Replayer {
     infos: Vec<TargetInfo>,
     gate: Arc<Gate>,
     under_way: TaskTracker,
+    replaying: Replaying,
 }
 
 impl Replayer {
@@ -169,6 +170,7 @@ impl Replayer {
     ) -> Result<Replayer, ReplayError> {
         let runtime = Handle::try_current().map_err(|_| ReplayError::NoRuntime)?;
         let mark = socket::usable_mark(settings.mark);
+        let replaying = control.replaying().clone();
         let gate = Arc::new(Gate::new(control));
         let under_way = TaskTracker::new();
         let room = Room::new(settings.held_limit);
@@ -186,7 +188,7 @@ impl Replayer {
             .unzip();
         let targets: Arc<[Target]> = targets.into();
         under_way.spawn_on(sweep(Arc::clone(&targets), Arc::clone(&gate)), &runtime);
-        Ok(Replayer { targets, infos, gate, under_way })
+        Ok(Replayer { targets, infos, gate, under_way, replaying })
     }
 
     /// The targets in the order of every list here: candidates as configured, the baseline last.
@@ -203,7 +205,12 @@ impl Replayer {
     /// [`FailReason::Closed`].
     pub async fn replay(&self, request: Arc<Sendable>) -> Vec<Outcome> {
         let _under_way = self.under_way.token();
-        let sendings = self.targets.iter().map(|target| target.send(&request));
+        let sendings = self.targets.iter().enumerate().map(async |(position, target)| {
+            match self.replaying.takes(position) {
+                true => target.send(&request).await,
+                false => Outcome::Dropped(DropReason::Paused),
+            }
+        });
         join::join(sendings, || {
             tracing::error!(exchange = %request.id(), "replaying panicked; the connection was dropped");
             Outcome::Failed(FailReason::Closed)

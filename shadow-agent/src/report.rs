@@ -54,6 +54,8 @@ pub struct Observation {
     pub production_first_byte: Duration,
     /// One entry a target, in the order of the list of targets (the baseline last).
     pub targets: Vec<TargetObservation>,
+    /// How many selected exchanges it stands for: one divided by the chance that it had of being replayed.
+    pub weight: f64,
 }
 
 /// How it ended at one target.

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::AdminState;
 use crate::capture::kernel::Attached;
 use crate::config::XdpMode;
+use crate::control::Rung;
 use crate::exchange::{Role, Timestamp};
+use crate::guard::Board;
+use crate::guard::watch::Name;
 use crate::report::summary::{Counts, LedgerSummary, counts};
 use crate::report::words::{percent, thousands};
 
@@ -74,6 +77,23 @@ pub struct Status {
     pub one_sided_flows: u64,
     /// The interfaces captured from.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Where the ramp stands.
+    pub ramp: RampStatus,
+    /// Guards that tripped and have not found things well since.
+    pub tripped: Vec<String>,
+}
+
+/// Where the ramp stands.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RampStatus {
+    /// The share of connections whose selected exchanges are replayed, 0 to 1.
+    pub share: f64,
+    /// The stage, from 1; 0 while nothing is replayed.
+    pub stage: u64,
+    /// How many stages there are.
+    pub stages: u64,
+    /// How long it is to the next step forward, if no guard trips; none at the last stage.
+    pub next_in_seconds: Option<f64>,
 }
 
 /// An interface captured from.
@@ -108,6 +128,8 @@ pub struct TargetStatus {
     pub queue: u64,
     /// Whether its circuit breaker keeps requests back.
     pub breaker_open: bool,
+    /// Whether a guard paused it.
+    pub paused: bool,
 }
 
 impl Status {
@@ -121,8 +143,9 @@ impl Status {
         let kernel = (state.sources.kernel)();
         let mut replay = (state.sources.replay)();
         replay.resize(infos.len(), Default::default());
-        let targets = infos.iter().zip(named.targets).zip(&ledger.targets).zip(replay);
-        let targets = targets.map(|(((info, named), counts), replay)| TargetStatus {
+        let replaying = state.sources.control.replaying();
+        let targets = infos.iter().zip(named.targets).zip(&ledger.targets).zip(replay).enumerate();
+        let targets = targets.map(|(position, (((info, named), counts), replay))| TargetStatus {
             name: info.name.clone(),
             role: match info.role {
                 Role::Candidate => "candidate".to_owned(),
@@ -136,6 +159,7 @@ impl Status {
             in_flight: counts.in_flight,
             queue: replay.queue,
             breaker_open: replay.breaker_open,
+            paused: replaying.paused(position),
         });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -168,6 +192,8 @@ impl Status {
             conflicting_segments: ledger.oddities.conflicting_segments,
             one_sided_flows: ledger.oddities.one_sided_flows,
             interfaces: (state.sources.interfaces)().into_iter().map(InterfaceStatus::from).collect(),
+            ramp: RampStatus::of(replaying.rung(), now),
+            tripped: tripped(&state.sources.guards),
         }
     }
 }
@@ -182,6 +208,41 @@ impl From<Attached> for InterfaceStatus {
         };
         InterfaceStatus { name: attached.device, attachment }
     }
+}
+
+impl RampStatus {
+    fn of(rung: Rung, now: Timestamp) -> RampStatus {
+        RampStatus {
+            share: rung.share.0,
+            stage: rung.stage,
+            stages: rung.stages,
+            next_in_seconds: rung.next.map(|next| next.since(now).as_secs_f64()),
+        }
+    }
+}
+
+/// How much is replayed, where that is not everything for good.
+impl fmt::Display for RampStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.stage {
+            0 => f.write_str("nothing is replayed")?,
+            stage => write!(
+                f,
+                "{} of connections are replayed, stage {stage} of {}",
+                percent(self.share),
+                self.stages
+            )?,
+        }
+        match self.next_in_seconds {
+            Some(seconds) => write!(f, ", the next step is due in {seconds:.0} s"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn tripped(board: &Board) -> Vec<String> {
+    let tripped = Name::ALL.iter().filter(|name| board.tripped(**name));
+    tripped.map(|name| name.as_str().to_owned()).collect()
 }
 
 impl Status {
@@ -230,6 +291,12 @@ impl fmt::Display for Status {
         writeln!(f, "capture    {}", if self.enabled { "enabled" } else { "disabled" })?;
         writeln!(f, "interfaces {}", self.listed_interfaces())?;
         writeln!(f, "sampling   {}", self.sampling())?;
+        if self.ramp.share < 1.0 || self.ramp.stages > 1 {
+            writeln!(f, "ramp       {}", self.ramp)?;
+        }
+        if !self.tripped.is_empty() {
+            writeln!(f, "guards     tripped: {}; the log says why", self.tripped.join(", "))?;
+        }
         if !self.waiting_for.is_empty() {
             writeln!(f, "not ready  waiting for {}", self.waiting_for.join(", "))?;
         }
@@ -260,7 +327,7 @@ impl fmt::Display for Status {
             let answered = target.answered as f64 / target.selected.max(1) as f64;
             writeln!(
                 f,
-                "{:<10} {}: {} answered ({}), {} failed{}, {} not sent{}, {} queued{}",
+                "{:<10} {}: {} answered ({}), {} failed{}, {} not sent{}, {} queued{}{}",
                 target.role,
                 crate::report::words::printable(&target.name, 40),
                 thousands(target.answered),
@@ -270,7 +337,8 @@ impl fmt::Display for Status {
                 sum(&target.dropped),
                 listed(&target.dropped),
                 thousands(target.queue),
-                if target.breaker_open { ", circuit breaker open" } else { "" }
+                if target.breaker_open { ", circuit breaker open" } else { "" },
+                if target.paused { ", paused by a guard" } else { "" }
             )?;
         }
         writeln!(f, "verdict    {}", self.verdict)?;
@@ -286,6 +354,7 @@ mod tests {
     use super::super::tests::state;
     use super::*;
     use crate::config::Share;
+    use crate::control::Leave;
 
     #[test]
     fn it_says_why_fewer_flows_are_captured_than_configured() {
@@ -304,5 +373,30 @@ mod tests {
             "25 % of flows instead of the configured 100 %, to keep limits.cpu (100 % of one core; 93 % now)\n",
         );
         check(1.0 / 64.0, "sampling   1.6 % of flows instead");
+    }
+
+    #[test]
+    fn it_says_where_the_ramp_stands_what_tripped_and_who_is_paused() {
+        let state = state();
+        let said = || Status::of(&state, Timestamp(1_000_000_000)).to_string();
+        assert!(!said().contains("ramp") && !said().contains("guards") && !said().contains("paused"));
+        let replaying = state.sources.control.replaying();
+        let next = Some(Timestamp(31_000_000_000));
+        replaying.set_rung(Rung { share: Share(0.1), stage: 2, stages: 3, next });
+        replaying.give(0, Leave::Nothing);
+        state.sources.guards.set_tripped(Name::ShadowErrors, true);
+        for line in [
+            "ramp       10 % of connections are replayed, stage 2 of 3, the next step is due in 30 s\n",
+            "guards     tripped: shadow_errors; the log says why\n",
+            ", paused by a guard\n",
+        ] {
+            assert!(said().contains(line), "{line} in {}", said());
+        }
+        replaying.set_rung(Rung { share: Share(0.0), stage: 0, stages: 1, next });
+        assert!(
+            said().contains("ramp       nothing is replayed, the next step is due in 30 s\n"),
+            "{}",
+            said()
+        );
     }
 }

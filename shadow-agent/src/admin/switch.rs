@@ -98,7 +98,7 @@ impl SwitchFile {
         fs::create_dir_all(&self.directory)?;
         let draft = self.draft();
         let mut file = File::create(&draft)?;
-        file.write_all(b"An operator disabled capture. To enable it: shadow-agent ctl enable\n")?;
+        file.write_all(b"An operator or a guard disabled capture. To enable it: shadow-agent ctl enable\n")?;
         file.sync_all()?;
         fs::rename(&draft, &self.path)?;
         File::open(&self.directory)?.sync_all()

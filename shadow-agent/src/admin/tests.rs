@@ -61,6 +61,7 @@ pub(super) fn state() -> AdminState {
         cpu: Arc::default(),
         cpu_limit: Some(Share::ALL),
         audit: Audit::off(),
+        guards: Arc::default(),
     };
     let metrics = Arc::new(Metrics::new(sources.clone()).unwrap());
     let switch = Arc::new(KillSwitch::new(sources.control.clone(), None, Audit::off(), false));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
+use super::guards::{Weight, announce};
 use crate::config::units::write_share;
 use crate::config::{Config, Share};
 use crate::control::Control;
@@ -71,13 +72,21 @@ impl CpuGuard {
                 self.complained = false;
                 let (new, used) = (write_share(sample), tenths(used));
                 match direction {
-                    Direction::Down => tracing::warn!(
-                        "the agent used {used} of one core, over limits.cpu ({limit}): sampling goes from {old} to \
-                         {new} of flows until it has room again; {REMEDY}"
+                    Direction::Down => announce(
+                        "cpu",
+                        Weight::Less,
+                        &format!(
+                            "the agent used {used} of one core, over limits.cpu ({limit}): sampling goes from {old} to \
+                             {new} of flows until it has room again; {REMEDY}"
+                        ),
                     ),
-                    Direction::Up => tracing::info!(
-                        "the agent used {used} of one core, well below limits.cpu ({limit}): sampling goes from {old} \
-                         to {new} of flows"
+                    Direction::Up => announce(
+                        "cpu",
+                        Weight::Good,
+                        &format!(
+                            "the agent used {used} of one core, well below limits.cpu ({limit}): sampling goes from \
+                             {old} to {new} of flows"
+                        ),
                     ),
                 }
             }

@@ -3,8 +3,8 @@
 //! One task an exchange. Whatever happens in it, every target that the ledger was told about gets an ending: the
 //! [`Open`] guard enters the missing ones when the task is dropped.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
 
@@ -15,9 +15,12 @@ use crate::control::Control;
 use crate::exchange::{
     Answer, Exchange, FailReason, Response, Role, SkipReason, Timestamp, UncomparableReason,
 };
+use crate::guard::Vitals;
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
+use crate::policy::adaptive::Adaptive;
 use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
-use crate::policy::select::Selector;
+use crate::policy::select::{Plan, Selector};
+use crate::ramp;
 use crate::replay::{Outcome, Replayer};
 use crate::report::{Observation, TargetObservation};
 use crate::runs::Run;
@@ -32,6 +35,13 @@ const NO_BASELINE: Judgement = Judgement {
     comparison: Comparison::Uncomparable(UncomparableReason::NoBaseline),
     differences: Vec::new(),
 };
+
+/// A request that is to be replayed, and how many of its kind it stands for.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    sendable: Sendable,
+    weight: f64,
+}
 
 /// The stages behind the backlog. It never changes: what replaces it (`current`) shares with it what stays the same.
 #[derive(Clone)]
@@ -48,6 +58,12 @@ pub(super) struct Line {
     pub(super) run: Arc<Run>,
     pub(super) control: Control,
     pub(super) tasks: TaskTracker,
+    /// What guards look at.
+    pub(super) vitals: Arc<Vitals>,
+    /// How the replays of a second are spread over the endpoints, if they have a budget.
+    pub(super) budget: Option<Arc<Mutex<Adaptive>>>,
+    /// The moment from which the budget counts.
+    pub(super) begun: Instant,
     /// Whether exchanges come from a file, in which they may stand masked.
     pub(super) recorded: bool,
     /// The contexts that replayed requests carry.
@@ -59,11 +75,17 @@ pub(super) struct Line {
 impl Line {
     /// Decides about an exchange, and sends it on its way.
     pub(super) fn take(self: &Arc<Line>, admitted: Admitted) {
-        match self.decide(&admitted.exchange) {
+        let decided = self.decide(&admitted.exchange);
+        if !matches!(decided, Err(SkipReason::Marked)) {
+            let Exchange { response, times, .. } = &admitted.exchange;
+            let first_byte = times.response_started.since(times.request_done);
+            self.vitals.answered(compare::http_status(response), first_byte);
+        }
+        match decided {
             Err(reason) => self.ledger.skipped(reason),
-            Ok(sendable) => {
+            Ok(chosen) => {
                 let open = Open::new(self);
-                self.tasks.spawn(Arc::clone(self).carry(admitted, sendable, open));
+                self.tasks.spawn(Arc::clone(self).carry(admitted, chosen, open));
             }
         }
     }
@@ -72,15 +94,43 @@ impl Line {
         self.replayer.targets().last().is_some_and(|target| target.role == Role::Baseline)
     }
 
-    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
+    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Chosen, SkipReason> {
         if !self.control.enabled() {
             return Err(SkipReason::Disabled);
         }
-        self.selector.decide(exchange)?;
-        self.masker.sendable(exchange)
+        let Plan { share } = self.selector.decide(exchange)?;
+        let portion = self.control.replaying().share();
+        if !ramp::holds(portion, exchange.connection) {
+            return Err(SkipReason::Ramp);
+        }
+        let weight = 1.0 / (share.0 * portion.0);
+        let weight = match &self.budget {
+            Some(budget) => {
+                let endpoint = self.endpoints.endpoint(&exchange.request.method, exchange.request.path());
+                let chosen = locked(budget).choose(&endpoint, exchange.id, self.begun.elapsed());
+                weight * chosen.ok_or(SkipReason::Sampled)?
+            }
+            None => weight,
+        };
+        Ok(Chosen { sendable: self.masker.sendable(exchange)?, weight })
     }
 
-    pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
+    /// Lets the budget know where replays find something.
+    fn learn(&self, seen: &Observation) {
+        let Some(budget) = &self.budget else { return };
+        let excused = seen.production_status >= 500;
+        let targets = self.replayer.targets().iter().zip(&seen.targets);
+        let mut candidates = targets.filter(|(info, _)| info.role == Role::Candidate);
+        let bad = candidates.any(|(_, target)| match target.outcome {
+            TargetOutcome::Answered(Comparison::Mismatch) | TargetOutcome::Failed(_) => true,
+            TargetOutcome::Answered(_) => !excused && target.status.is_some_and(|status| status >= 500),
+            TargetOutcome::Dropped(_) => false,
+        });
+        locked(budget).learn(&seen.endpoint, bad);
+    }
+
+    pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, chosen: Chosen, mut open: Open) {
+        let Chosen { sendable, weight } = chosen;
         let sendable = Arc::new(sendable);
         let began = Timestamp::now();
         let outcomes = self.replayer.replay(Arc::clone(&sendable)).await;
@@ -92,10 +142,11 @@ impl Line {
         let judge = {
             let line = Arc::clone(&self);
             move || {
-                let observation = match line.recorded {
+                let mut observation = match line.recorded {
                     true => line.judge_recorded(&admitted.exchange, sendable.altered(), &outcomes),
                     false => line.judge(&admitted.exchange, sendable.altered(), &outcomes),
                 };
+                observation.weight = weight;
                 (admitted, observation)
             }
         };
@@ -113,6 +164,8 @@ impl Line {
         if let (Some(spans), Some(told)) = (&self.spans, told) {
             spans.offer(told.spans(&self.traces, self.replayer.targets(), &observation));
         }
+        self.vitals.ended(&observation);
+        self.learn(&observation);
         self.run.report().record(observation);
         drop(admitted);
     }
@@ -216,8 +269,14 @@ impl Line {
             production_status: compare::http_status(&exchange.response),
             production_first_byte: exchange.times.response_started.since(exchange.times.request_done),
             targets: ends.collect(),
+            weight: 1.0,
         }
     }
+}
+
+fn locked(budget: &Mutex<Adaptive>) -> MutexGuard<'_, Adaptive> {
+    // A panic elsewhere while the lock was held leaves figures that are still figures.
+    budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn body_bytes(outcomes: &[Outcome]) -> usize {

@@ -17,7 +17,9 @@ use tokio::sync::mpsc;
 use super::current::Current;
 use super::follow::Following;
 use super::guard::CpuGuard;
+use super::guards::{Keeper, Wiring};
 use super::heartbeat::{self, Pulse};
+use super::line::Line;
 use super::operate::Operator;
 use super::publish::Place;
 use super::signals::{self, Signals};
@@ -60,6 +62,7 @@ pub(super) fn run(config: &Config, options: &Options, loader: Loader) -> anyhow:
     let (switch, audit, observed) = (Arc::clone(&live.switch), live.audit.clone(), live.observed());
     let counters = Arc::clone(&observed.counters);
     let figures = figures(config, &current, observed, audit.clone());
+    let mut keeper = Keeper::new(config, wiring(&current.line(), &figures, Arc::clone(&switch)));
     let operator =
         Operator::new(ground, Arc::clone(&current), switch, audit, counters, loader, config.clone());
     let driving = |backlog, _| Arc::clone(&current).drive(backlog);
@@ -68,9 +71,24 @@ pub(super) fn run(config: &Config, options: &Options, loader: Loader) -> anyhow:
         move || current.runs().current().status_line(current.snapshot())
     };
     let Captured { runtime, mut signals, driving, admin, counters, ended } =
-        live.capture(config, options, Some(Arc::new(operator)), figures, driving, status)?;
+        live.capture(config, options, Some(Arc::new(operator)), figures, driving, status, move || {
+            keeper.look()
+        })?;
     runtime.block_on(drain(&current, driving, &mut signals));
     conclude(Ended { runtime, signals, current: &current, admin, report, ended }, &counters, options)
+}
+
+/// What the guards of a run look at, and act on.
+fn wiring(line: &Line, figures: &Sources, switch: Arc<KillSwitch>) -> Wiring {
+    Wiring {
+        control: line.control.clone(),
+        vitals: Arc::clone(&line.vitals),
+        board: Arc::clone(&figures.guards),
+        targets: line.replayer.targets().to_vec(),
+        counters: Arc::clone(&figures.kernel),
+        audit: figures.audit.clone(),
+        switch,
+    }
 }
 
 /// Everything before the backlog, ready to capture.
@@ -178,7 +196,7 @@ impl Live {
     }
 
     /// Captures until it is told to stop, or until something breaks down. `drive` empties the backlog, and may say that it
-    /// cannot go on; `status` is shown meanwhile.
+    /// cannot go on; `status` is shown meanwhile, and `guard` called again and again.
     pub(super) fn capture<T: Send + 'static, D: Future<Output = T> + Send + 'static>(
         self,
         config: &Config,
@@ -187,6 +205,7 @@ impl Live {
         figures: Sources,
         drive: impl FnOnce(backlog::Receiver, mpsc::Sender<anyhow::Error>) -> D,
         status: impl Fn() -> String + Send + 'static,
+        guard: impl FnMut() + Send + 'static,
     ) -> anyhow::Result<Captured<T>> {
         let Live {
             kernel,
@@ -207,7 +226,7 @@ impl Live {
         let (backlog, receiver) = backlog::backlog(MAX_QUEUED, backlog);
         let mut driving = runtime.spawn(drive(receiver, failed.clone()));
         let shards = Shards { config, limits: rebuilt, ledger, control: control.clone(), backlog, failed };
-        let capturing = shards.start(&kernel, sources, cpu)?;
+        let capturing = shards.start(&kernel, sources, cpu, guard)?;
         self.capturing.release();
         let devices: Vec<_> = kernel.attached().into_iter().map(|attached| attached.device).collect();
         let targets: Vec<_> = config.replay.targets.iter().chain(&config.replay.baseline).collect();
@@ -269,6 +288,7 @@ impl Shards<'_> {
         kernel: &Arc<KernelCapture>,
         sources: Vec<RingSource>,
         cpu: Arc<Readings>,
+        mut also: impl FnMut() + Send + 'static,
     ) -> anyhow::Result<Capturing> {
         let Shards { config, limits, ledger, control, backlog, failed } = self;
         let stop = Arc::new(AtomicBool::new(false));
@@ -301,6 +321,7 @@ impl Shards<'_> {
         let guarding = move || {
             look_for_standstill(&control, "the kernel stops copying after 2 s of that, and ");
             guard.look();
+            also();
         };
         let witness = Witness::new(&failed);
         let heartbeat = heartbeat::spawn(pulse, Arc::clone(&stop), witness, move || beating.beat(), guarding)

@@ -9,11 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Line, Open};
+use super::line::{Chosen, Line, Open};
 use crate::backlog::{Admitted, MAX_QUEUED, Receiver};
 use crate::exchange::{ConnectionId, LostReason};
 use crate::pace::{Pace, Schedule};
-use crate::policy::mask::Sendable;
 
 /// The most exchanges that wait for their time. One that was recorded earlier and ended later than all of them is late.
 const READ_AHEAD: usize = MAX_QUEUED;
@@ -31,7 +30,7 @@ pub struct Pacing {
 }
 
 /// An exchange that was selected, and what may be sent of it.
-type Ready = (Admitted, Sendable);
+type Ready = (Admitted, Chosen);
 
 /// The requests of connections of which one is under way.
 #[derive(Debug, Default)]
@@ -127,8 +126,8 @@ impl Line {
                     Some(admitted) => {
                         begin.get_or_insert(Instant::now() + SETTLE);
                         match self.decide(&admitted.exchange) {
-                            Ok(sendable) => {
-                                schedule.push(admitted.exchange.times.started, (admitted, sendable));
+                            Ok(chosen) => {
+                                schedule.push(admitted.exchange.times.started, (admitted, chosen));
                             }
                             Err(reason) => self.ledger.skipped(reason),
                         }
@@ -142,7 +141,7 @@ impl Line {
                         let ready = schedule.pop(Instant::now())?;
                         if pacing.keep_order { chains.turn(ready) } else { Some(ready) }
                     });
-                    let Some((admitted, sendable)) = ready else { continue };
+                    let Some((admitted, chosen)) = ready else { continue };
                     let connection = admitted.exchange.connection;
                     let turn = Turn {
                         connection,
@@ -153,7 +152,7 @@ impl Line {
                     let line = Arc::clone(&self);
                     self.tasks.spawn(async move {
                         let _turn = turn;
-                        line.carry(admitted, sendable, open).await;
+                        line.carry(admitted, chosen, open).await;
                     });
                 }
             }

@@ -53,6 +53,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
         audit: live.audit().clone(),
+        guards: Arc::default(),
     };
     let recording = Recording {
         shown: Arc::new(Mutex::new(recorder.summary())),
@@ -67,7 +68,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
     };
     let drive = |backlog, failed| recording.drive(backlog, failed);
     let Captured { runtime, mut signals, driving, admin, counters, ended } =
-        live.capture(config, options, None, figures, drive, status)?;
+        live.capture(config, options, None, figures, drive, status, || ())?;
     let finished = runtime.block_on(async {
         tokio::select! {
             driven = driving => driven.context("the task that writes the files panicked"),

@@ -374,6 +374,29 @@ pub enum Problem {
         /// The least that is enough.
         least: String,
     },
+    /// A stage of a ramp that is none.
+    #[error(
+        "`{0}` is not a stage of a ramp; write a share and how long it lasts, such as 10% 1h, and for the last stage the \
+         share alone, such as 100%"
+    )]
+    Stage(String),
+    /// A stage of a ramp that is no step forward.
+    #[error("`{share}` is not more than the stage before it ({before}); write shares that rise")]
+    StageFalls {
+        /// The share.
+        share: String,
+        /// That of the stage before.
+        before: String,
+    },
+    /// A stage of a ramp that would last for ever, with another one behind it.
+    #[error("`{0}` does not say how long it lasts, and it is not the last stage; write one such as {0} 10m")]
+    StageWithoutEnd(String),
+    /// The last stage of a ramp with an end.
+    #[error("`{0}` is the last stage and lasts for good; leave the time out")]
+    StageEnds(String),
+    /// Something that a guard does not have.
+    #[error("this guard has no {0}; leave it out")]
+    GuardWithout(&'static str),
     /// Rings that are too small for a packet.
     #[error(
         "`{size}` over {shards} shards is less than {least} for each; raise the size or lower the number of shards"

@@ -116,6 +116,7 @@ raw! {
         admin: Admin,
         traces: Traces,
         audit: Audit,
+        guards: Guards,
         metrics: Option<NotYet>,
         store: Option<NotYet>,
     }
@@ -157,6 +158,8 @@ raw! {
         timeout: Option<Text>,
         targets: Option<Vec<Target>>,
         baseline: Option<Target>,
+        ramp: Option<Vec<Text>>,
+        budget: Option<Text>,
     }
     Target {
         name: Text,
@@ -195,6 +198,17 @@ raw! {
     Admin { listen: Option<Text>, token_file: Option<Text>, }
     Traces { context: Option<Text>, otlp: Option<Text>, }
     Audit { path: Option<Text>, max_size: Option<Text>, keep: Option<Text>, }
+    Guards {
+        pause: Option<Text>,
+        production_latency: Guard,
+        production_errors: Guard,
+        shadow_errors: Guard,
+        shadow_latency: Guard,
+        memory: Guard,
+        ring_losses: Guard,
+        mask_failures: Guard,
+    }
+    Guard { threshold: Option<Text>, window: Option<Text>, action: Option<Text>, }
 }
 
 /// Reads the text of a file.

@@ -12,6 +12,9 @@ use super::{Config, Target, show};
 /// The sections that a reload replaces. In `replay`, the number, order and names of the targets stay.
 pub const RELOADABLE: [&str; 6] = ["enabled", "select", "mask", "replay", "compare", "verdict"];
 
+/// Keys of these sections that a reload does not replace, because the ramp stands where it stands.
+const KEPT: [&str; 2] = ["replay.ramp", "replay.budget"];
+
 /// What a key is called that differs and is not shown.
 const UNSHOWN: &str = "a setting that `config show` hides";
 
@@ -35,8 +38,9 @@ impl Changes {
         let mut shown = BTreeSet::new();
         difference("", &show::value(old), &show::value(new), &mut shown);
         let section = |key: &str| key.split('.').next().unwrap_or_default().to_owned();
-        let (mut taken, mut refused): (Vec<_>, Vec<_>) =
-            shown.into_iter().partition(|key| RELOADABLE.contains(&section(key).as_str()));
+        let (mut taken, mut refused): (Vec<_>, Vec<_>) = shown
+            .into_iter()
+            .partition(|key| RELOADABLE.contains(&section(key).as_str()) && !KEPT.contains(&key.as_str()));
         let Config { enabled, select, mask, replay, compare, verdict, .. } = new.clone();
         let rest = Config { enabled, select, mask, replay, compare, verdict, ..old.clone() };
         if rest != *new && refused.is_empty() {

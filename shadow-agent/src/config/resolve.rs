@@ -14,6 +14,7 @@ use super::{
 
 mod capture;
 mod descriptors;
+mod guards;
 mod replay;
 mod rules;
 
@@ -48,6 +49,8 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
         admin: admin(&raw.admin, default.admin)?,
         traces: traces(&raw.traces)?,
         audit: audit(&raw.audit, default.audit)?,
+        portion: guards::portion(&raw.replay)?,
+        guards: guards::guards(&raw.guards, default.guards, &raw.replay)?,
     })
 }
 

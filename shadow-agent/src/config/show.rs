@@ -3,9 +3,10 @@
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
 use super::{
-    AuditPlace, Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target,
-    TraceContext, XdpMode,
+    AuditPlace, Config, Credentials, GuardRule, Guards, MaskRules, Mode, Networks, Polarity, Share, Side,
+    Source, Target, TraceContext, XdpMode,
 };
+use crate::ramp::Stage;
 
 /// What stands for the value of a configured header: any may be a secret.
 const HIDDEN: &str = "<hidden>";
@@ -96,6 +97,8 @@ fn raw(config: &Config) -> Raw {
             }),
             targets: Some(replay.targets.iter().map(target).collect()),
             baseline: replay.baseline.as_ref().map(target),
+            ramp: all(config.portion.ramp.iter().map(stage)),
+            budget: some(write_rate(config.portion.budget)),
             ..file::Replay::default()
         },
         compare: file::Compare {
@@ -139,8 +142,35 @@ fn raw(config: &Config) -> Raw {
             max_size: some(write_size(config.audit.max_size)),
             keep: some(config.audit.keep),
         },
+        guards: guards(&config.guards),
         metrics: None,
         store: None,
+    }
+}
+
+fn stage(stage: &Stage) -> String {
+    let share = write_share(stage.share);
+    stage.hold.map_or_else(|| share.clone(), |hold| format!("{share} {}", write_duration(hold)))
+}
+
+fn guards(guards: &Guards) -> file::Guards {
+    file::Guards {
+        pause: some(write_duration(guards.pause)),
+        production_latency: guard(&guards.production_latency, f64::to_string),
+        production_errors: guard(&guards.production_errors, |share| write_share(*share)),
+        shadow_errors: guard(&guards.shadow_errors, |share| write_share(*share)),
+        shadow_latency: guard(&guards.shadow_latency, |time| write_duration(*time)),
+        memory: guard(&guards.memory, |bytes| bytes.map_or_else(|| "auto".to_owned(), write_size)),
+        ring_losses: guard(&guards.ring_losses, |share| write_share(*share)),
+        mask_failures: file::Guard { action: some(guards.mask_failures.as_str()), ..file::Guard::default() },
+    }
+}
+
+fn guard<T>(rule: &GuardRule<T>, write: impl Fn(&T) -> String) -> file::Guard {
+    file::Guard {
+        threshold: some(write(&rule.threshold)),
+        window: some(write_duration(rule.window)),
+        action: some(rule.action.as_str()),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::guard::Direction;
 use crate::report::differences::kind_name;
 
 /// One metric, under the name that users rely on.
-struct Named {
+pub(super) struct Named {
     name: &'static str,
     help: &'static str,
     kind: MetricType,
@@ -22,7 +22,11 @@ struct Named {
 }
 
 impl Named {
-    const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Named {
+    pub(super) const fn gauge(
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Named {
         Named { name, help, kind: MetricType::GAUGE, labels }
     }
 
@@ -34,7 +38,7 @@ impl Named {
         Named { name, help, kind: MetricType::HISTOGRAM, labels }
     }
 
-    fn family(&self) -> Family {
+    pub(super) fn family(&self) -> Family {
         Family::new(self.name, self.help, self.kind, self.labels)
     }
 }
@@ -78,7 +82,7 @@ const CPU: Named =
 const GUARD_STEPS: Named = Named::counter(
     "shadow_guard_steps_total",
     &["guard", "direction"],
-    "Steps that a guard lowered (down) or raised (up) sampling by.",
+    "Steps that a guard took the share captured (cpu) or replayed (others) down, or that it went up.",
 );
 const SPANS: Named = Named::counter(
     "shadow_trace_spans_total",
@@ -179,6 +183,7 @@ const EDGES: [u64; 14] = [
 /// What the registry wants to know beforehand.
 pub(super) fn descriptions() -> prometheus::Result<Vec<Desc>> {
     ALL.iter()
+        .chain(super::guards::ALL)
         .map(|named| {
             let labels = named.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(named.name.to_owned(), named.help.to_owned(), labels, HashMap::new())
@@ -260,6 +265,9 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     for direction in Direction::ALL {
         steps.count(&["cpu", direction.as_str()], sources.cpu.steps(direction));
     }
+    for (guard, direction, count) in sources.guards.steps() {
+        steps.count(&[guard, direction.as_str()], count);
+    }
 
     let mut spans = SPANS.family();
     let told = (sources.spans)().unwrap_or_default();
@@ -291,10 +299,11 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
     let mut build = BUILD.family();
     build.count(&[env!("CARGO_PKG_VERSION")], 1);
     families.push(build);
+    families.extend(super::guards::families(sources));
     families.into_iter().map(Family::done).collect()
 }
 
-fn single(named: &Named, value: f64) -> Family {
+pub(super) fn single(named: &Named, value: f64) -> Family {
     let mut family = named.family();
     family.value(&[], value);
     family

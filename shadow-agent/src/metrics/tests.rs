@@ -7,8 +7,10 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::capture::PacketResult;
 use crate::capture::kernel::Attachment;
-use crate::exchange::{LostReason, SkipReason};
+use crate::control::{Leave, Rung};
+use crate::exchange::{LostReason, SkipReason, Timestamp};
 use crate::guard::Direction;
+use crate::guard::watch::Name;
 use crate::ledger::ShardBatch;
 use crate::report::testing::{report, run, traffic};
 use crate::runs::{Mark, Run};
@@ -36,6 +38,7 @@ fn sources() -> Sources {
         cpu,
         cpu_limit: Some(Share::ALL),
         audit: Audit::off(),
+        guards: Arc::default(),
     }
 }
 
@@ -154,7 +157,8 @@ fn every_metric_of_the_contract_is_there_and_described() {
         shadow_build_info shadow_capture_interfaces shadow_capture_duplicate_segments_total \
         shadow_capture_conflicting_segments_total \
         shadow_capture_one_sided_flows_total shadow_capture_sample_configured_ratio shadow_agent_cpu_ratio \
-        shadow_guard_steps_total shadow_trace_spans_total";
+        shadow_guard_steps_total shadow_trace_spans_total shadow_guard_tripped shadow_ramp_share shadow_ramp_stage \
+        shadow_ramp_next_step_timestamp_seconds shadow_target_paused";
     assert_eq!(described, contract.split_whitespace().collect());
 }
 
@@ -191,4 +195,31 @@ fn promtool_accepts_the_output() {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert_eq!(said, "");
+}
+
+#[test]
+fn the_ramp_and_the_guards_show() {
+    let sources = sources();
+    let replaying = sources.control.replaying();
+    let next = Some(Timestamp(1_700_000_000_500_000_000));
+    replaying.set_rung(Rung { share: Share(0.1), stage: 2, stages: 3, next });
+    replaying.give(1, Leave::Probes(3));
+    sources.guards.set_tripped(Name::ShadowErrors, true);
+    sources.guards.stepped_back(Name::RingLosses);
+    sources.guards.stepped_forward();
+    let samples = scrape(sources);
+    for (name, value) in [
+        ("shadow_ramp_share", 0.1),
+        ("shadow_ramp_stage", 2.0),
+        ("shadow_ramp_next_step_timestamp_seconds", 1_700_000_000.5),
+        ("shadow_target_paused{target=\"candidate\"}", 0.0),
+        ("shadow_target_paused{target=\"baseline\"}", 1.0),
+        ("shadow_guard_tripped{guard=\"shadow_errors\"}", 1.0),
+        ("shadow_guard_tripped{guard=\"memory\"}", 0.0),
+        ("shadow_guard_steps_total{guard=\"ring_losses\",direction=\"down\"}", 1.0),
+        ("shadow_guard_steps_total{guard=\"ramp\",direction=\"up\"}", 1.0),
+        ("shadow_guard_steps_total{guard=\"cpu\",direction=\"down\"}", 1.0),
+    ] {
+        assert_eq!(samples.get(name), Some(&value), "{name}");
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use regex::Regex;
 
+use super::chance::mix;
 use super::{PolicyError, credentials, target};
 use crate::config::{Credentials, Select, Share};
 use crate::content;
@@ -29,6 +30,13 @@ static ACTING: LazyLock<Regex> = LazyLock::new(|| {
     ))
     .expect("the pattern is valid")
 });
+
+/// How an exchange is replayed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// The share of its like that the rule which let it through replays.
+    pub share: Share,
+}
 
 /// Applies `select` and the credentials policy.
 #[derive(Debug)]
@@ -74,7 +82,7 @@ impl Selector {
     /// # Errors
     /// The first reason against it, in this order: marked, method, outside of `only`, the first matching rule, the
     /// built-in skips, credentials, production's 304, an event stream.
-    pub fn decide(&self, exchange: &Exchange) -> Result<(), SkipReason> {
+    pub fn decide(&self, exchange: &Exchange) -> Result<Plan, SkipReason> {
         let request = &exchange.request;
         if is_marked(request) {
             return Err(SkipReason::Marked);
@@ -82,7 +90,7 @@ impl Selector {
         if !self.methods.contains(request.method.as_str()) {
             return Err(SkipReason::Method);
         }
-        self.decide_by_path(exchange.id, &target::normalised(request.path()))?;
+        let share = self.decide_by_path(exchange.id, &target::normalised(request.path()))?;
         if self.credentials == Credentials::Skip && credentials::carried(request) {
             return Err(SkipReason::Credentials);
         }
@@ -91,11 +99,11 @@ impl Selector {
         }
         match content::media_type(&exchange.response.headers).as_deref() {
             Some("text/event-stream" | "multipart/x-mixed-replace") => Err(SkipReason::Streaming),
-            _ => Ok(()),
+            _ => Ok(Plan { share }),
         }
     }
 
-    fn decide_by_path(&self, id: ExchangeId, path: &str) -> Result<(), SkipReason> {
+    fn decide_by_path(&self, id: ExchangeId, path: &str) -> Result<Share, SkipReason> {
         if self.only.as_ref().is_some_and(|only| !only.is_match(path)) {
             return Err(SkipReason::Rule);
         }
@@ -103,9 +111,9 @@ impl Selector {
         match first.and_then(|first| self.shares.get(first)) {
             Some(share) if share.0 <= 0.0 => Err(SkipReason::Rule),
             Some(share) if !in_sample(id, *share) => Err(SkipReason::Sampled),
-            Some(_) => Ok(()),
+            Some(share) => Ok(*share),
             None if ACTING.is_match(path) => Err(SkipReason::Rule),
-            None => Ok(()),
+            None => Ok(Share::ALL),
         }
     }
 }
@@ -145,14 +153,6 @@ fn in_sample(id: ExchangeId, share: Share) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
     let position = (mix(id.0) >> 11) as f64 / (1_u64 << 53) as f64;
     position < share.0
-}
-
-/// Spreads an id over 64 bits evenly (the finaliser of SplitMix64).
-fn mix(id: u64) -> u64 {
-    let id = id.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let id = (id ^ id >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let id = (id ^ id >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    id ^ id >> 31
 }
 
 #[cfg(test)]

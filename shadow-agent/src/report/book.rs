@@ -23,6 +23,10 @@ pub(crate) struct EndpointBook {
     pub(crate) production: Distribution,
     pub(crate) production_errors: BTreeMap<u16, u64>,
     pub(crate) last: Timestamp,
+    /// How many selected exchanges the requests stand for.
+    pub(crate) weight: f64,
+    /// The least and the greatest weight of a request.
+    pub(crate) weights: Option<(f64, f64)>,
     pub(crate) targets: Vec<TargetBook>,
 }
 
@@ -42,6 +46,10 @@ pub(crate) struct TargetBook {
     pub(crate) latency: Distribution,
     pub(crate) errors: ErrorPairs,
     pub(crate) groups: Groups,
+    /// How many selected exchanges stand behind the answers that say something about the target.
+    pub(crate) weighted_telling: f64,
+    /// How many of these mismatch.
+    pub(crate) weighted_mismatches: f64,
 }
 
 /// Errors of a target and of the reference to the same requests.
@@ -88,6 +96,8 @@ impl EndpointBook {
             production: Distribution::new(),
             production_errors: BTreeMap::new(),
             last: Timestamp::default(),
+            weight: 0.0,
+            weights: None,
             targets: (0..targets).map(|_| TargetBook::new()).collect(),
         }
     }
@@ -96,6 +106,7 @@ impl EndpointBook {
     pub(crate) fn record(&mut self, mut seen: Observation, baseline: Option<usize>) {
         self.requests += 1;
         self.last = self.last.max(seen.time);
+        self.weigh(seen.weight, (seen.weight, seen.weight));
         self.production.record(seen.production_first_byte);
         count_error_status(&mut self.production_errors, seen.production_status);
         let reference = match baseline {
@@ -113,10 +124,24 @@ impl EndpointBook {
         }
     }
 
+    fn weigh(&mut self, weight: f64, (least, greatest): (f64, f64)) {
+        self.weight += weight;
+        let (low, high) = self.weights.unwrap_or((least, greatest));
+        self.weights = Some((low.min(least), high.max(greatest)));
+    }
+
+    /// Whether some requests stand for more than others.
+    pub(crate) fn is_uneven(&self) -> bool {
+        self.weights.is_some_and(|(least, greatest)| greatest > least * 1.000_001)
+    }
+
     /// Adds the counts and durations of another endpoint, for figures over all endpoints; differences are left out.
     pub(crate) fn merge(&mut self, other: &EndpointBook) {
         self.requests += other.requests;
         self.last = self.last.max(other.last);
+        if let Some(weights) = other.weights {
+            self.weigh(other.weight, weights);
+        }
         self.production.merge(&other.production);
         for (&status, count) in &other.production_errors {
             *self.production_errors.entry(status).or_default() += count;
@@ -142,7 +167,14 @@ impl TargetBook {
             latency: Distribution::new(),
             errors: ErrorPairs::default(),
             groups: Groups::default(),
+            weighted_telling: 0.0,
+            weighted_mismatches: 0.0,
         }
+    }
+
+    /// The share of mismatches among everything that was selected, replayed or not: each answer counts by its weight.
+    pub(crate) fn estimated_mismatch(&self) -> Option<f64> {
+        (self.weighted_telling > 0.0).then(|| self.weighted_mismatches / self.weighted_telling)
     }
 
     /// Answers that were compared.
@@ -189,6 +221,7 @@ impl TargetBook {
             TargetOutcome::Failed(reason) => count(&mut self.failed, reason as usize),
             TargetOutcome::Dropped(reason) => count(&mut self.dropped, reason as usize),
             TargetOutcome::Answered(comparison) => {
+                let telling = self.telling();
                 match comparison {
                     Comparison::Match => self.matches += 1,
                     Comparison::Mismatch => self.mismatches += 1,
@@ -199,6 +232,12 @@ impl TargetBook {
                         self.astray += u64::from(status);
                     }
                     Comparison::Uncomparable(reason) => count(&mut self.uncomparable, reason as usize),
+                }
+                if self.telling() > telling {
+                    self.weighted_telling += seen.weight;
+                }
+                if comparison == Comparison::Mismatch {
+                    self.weighted_mismatches += seen.weight;
                 }
                 if let Some(class) = Class::of(comparison) {
                     self.groups.record(class, observed.differences, seen);
@@ -227,16 +266,18 @@ impl TargetBook {
         }
         self.latency.merge(&other.latency);
         self.errors.add(&other.errors);
+        self.weighted_telling += other.weighted_telling;
+        self.weighted_mismatches += other.weighted_mismatches;
     }
 }
 
 /// Whether a status says that the server, not the client, is at fault (RFC 9110, section 15.6).
-fn is_error_status(status: u16) -> bool {
+pub(crate) fn is_error_status(status: u16) -> bool {
     status >= 500
 }
 
 /// Whether the request ended in an error at the target; `None` when it says nothing about the target.
-fn erred(observed: &TargetObservation) -> Option<bool> {
+pub(crate) fn erred(observed: &TargetObservation) -> Option<bool> {
     match observed.outcome {
         TargetOutcome::Answered(_) => Some(observed.status.is_some_and(is_error_status)),
         TargetOutcome::Failed(reason) => match reason {
@@ -349,6 +390,29 @@ mod tests {
             assert_eq!(statuses.get(&500).copied(), (extra == 1).then_some(1));
             assert_eq!(statuses.values().sum::<u64>(), (STATUSES + extra) as u64);
         }
+    }
+
+    #[test]
+    fn an_answer_counts_by_the_exchanges_that_it_stands_for() {
+        let mut book = EndpointBook::new("/a".into(), 1);
+        for (weight, comparison) in
+            [(1.0, Comparison::Mismatch), (97.0, Comparison::Match), (2.0, Comparison::Noise)]
+        {
+            let targets = vec![answered(comparison, 200)];
+            book.record(Observation { targets, weight, ..observation("/a", 1) }, None);
+        }
+        let dropped = Comparison::Uncomparable(UncomparableReason::Encoding);
+        let targets = vec![answered(dropped, 200)];
+        book.record(Observation { targets, weight: 50.0, ..observation("/a", 2) }, None);
+        let mut all = EndpointBook::new("".into(), 1);
+        all.merge(&book);
+        for book in [book, all] {
+            assert_eq!((book.weight, book.weights), (150.0, Some((1.0, 97.0))));
+            assert!(book.is_uneven());
+            let estimate = book.targets[0].estimated_mismatch().unwrap();
+            assert!((estimate - 0.01).abs() < 1e-9, "{estimate}");
+        }
+        assert!(TargetBook::new().estimated_mismatch().is_none());
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct EndpointSummary {
     pub endpoint: String,
     /// Exchanges that ended at every target.
     pub requests: u64,
+    /// Selected exchanges that these stand for, those included that the ramp, the budget and the shares of rules left out.
+    pub estimated_requests: f64,
     /// Production's statuses from 400 on.
     pub production_error_statuses: BTreeMap<u16, u64>,
     /// Production's time to first byte on the wire: context, from another vantage point, never judged.
@@ -76,6 +78,8 @@ pub struct EndpointTarget {
     pub matches: u64,
     /// Answers with a difference that counts.
     pub mismatches: u64,
+    /// The share of mismatches among all selected exchanges, replayed or not; each answer counts by what it stands for.
+    pub estimated_mismatch: Option<f64>,
     /// Answers whose differences the baseline shows as well.
     pub noise: u64,
     /// Answers that differ from production as the baseline's do.
@@ -283,6 +287,7 @@ fn endpoint(
         verdict: outcome(info),
         matches: book.matches,
         mismatches: book.mismatches,
+        estimated_mismatch: book.estimated_mismatch(),
         noise: book.noise,
         drift: book.drift,
         uncomparable: counts(&book.uncomparable, UncomparableReason::ALL, UncomparableReason::as_str),
@@ -296,6 +301,7 @@ fn endpoint(
     EndpointSummary {
         endpoint: book.endpoint.to_string(),
         requests: book.requests,
+        estimated_requests: book.weight,
         production_error_statuses: book.production_errors.clone(),
         production_wire_latency: latency(&book.production),
         targets: targets.iter().zip(&book.targets).map(target).collect(),
@@ -375,7 +381,10 @@ pub fn remedy(reason: SkipReason) -> &'static str {
             "left out by a rule or by select.only (--path); a rule of your own under select.rules comes before the built-in ones"
         }
         SkipReason::Sampled => {
-            "left out by the sample share of a rule under select.rules; raise it to replay more"
+            "left out by the sample share of a rule under select.rules, or by replay.budget; raise it to replay more"
+        }
+        SkipReason::Ramp => {
+            "outside of the share that is replayed at present; it grows by replay.ramp while no guard trips (shadow-agent ctl status)"
         }
         SkipReason::Credentials => {
             "the requests carry credentials: decide with --credentials forward (the shadow gets them) or --credentials strip (they are removed)"

@@ -31,6 +31,7 @@ pub(crate) fn observation(endpoint: &str, id: u64) -> Observation {
         production_status: 200,
         production_first_byte: Duration::from_micros(900),
         targets: Vec::new(),
+        weight: 1.0,
     }
 }
 

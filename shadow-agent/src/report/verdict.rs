@@ -275,8 +275,20 @@ impl Judge<'_> {
         } else {
             Outcome::Pass
         };
-        let reasons = reasons(outcome, &checks, &judged);
+        let mut reasons = reasons(outcome, &checks, &judged);
+        reasons.extend(self.estimate(all));
         TargetVerdict { target: name.to_owned(), outcome, reasons, checks, endpoints: judged }
+    }
+
+    /// What the mismatches come to among all that was selected, where some of it had a better chance of being replayed.
+    /// The checks are about what was replayed: their bounds hold for that, and for each endpoint by itself.
+    fn estimate(&self, all: &EndpointBook) -> Option<String> {
+        let estimate = all.targets.get(self.position)?.estimated_mismatch().filter(|_| all.is_uneven())?;
+        Some(format!(
+            "the figures are of what was replayed, of which some stands for more than the rest; of all that was \
+             selected, {} are estimated to mismatch",
+            percent(estimate)
+        ))
     }
 
     fn endpoint(&self, order: usize, endpoint: &EndpointBook) -> Option<EndpointVerdict> {

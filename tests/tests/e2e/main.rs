@@ -7,6 +7,7 @@ mod budget;
 mod endings;
 mod faults;
 mod guard;
+mod guards;
 mod harness;
 mod http2;
 mod impaired;

@@ -8,8 +8,10 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use super::super::{AuditPlace, Credentials, Mode, NetNs, Polarity, Share, Side, XdpMode, show};
+use super::super::{GuardAction, GuardRule, Guards};
 use super::*;
 use crate::cli::{Cli, Command};
+use crate::ramp::Stage;
 
 mod refusals;
 
@@ -110,6 +112,8 @@ replay:
     - { name: candidate, url: "http://10.0.0.9:8080/v2", isolated: true, rate: 100/s, concurrency: 4, timeout: 1s, headers: { set: { X-Env: shadow }, remove: [X-Internal] } }
     - { name: other, url: "http://shadow.internal", isolated: true }
   baseline: { name: baseline, url: "http://[fd00::1]:8080", isolated: true }
+  ramp: [1% 10m, 10% 1h, 50%]
+  budget: 200/s
 compare:
   headers: [content-type]
   ignore: ["$.request_id"]
@@ -120,6 +124,15 @@ verdict:
   confidence: 99%
 admin: { listen: "127.0.0.1:9999" }
 audit: { path: /var/log/shadow-agent/audit.log, max_size: 1MiB, keep: 3 }
+guards:
+  pause: 5m
+  production_latency: { threshold: 2, window: 1m, action: disable }
+  production_errors: { threshold: 1%, window: 20s, action: off }
+  shadow_errors: { threshold: 30%, window: 10s, action: step-back }
+  shadow_latency: { threshold: 250ms, window: 15s, action: pause-target }
+  memory: { threshold: 512MiB, window: 5s, action: step-back }
+  ring_losses: { threshold: 1%, window: 45s, action: disable }
+  mask_failures: { action: step-back }
 "#;
 
 #[test]
@@ -174,6 +187,43 @@ fn every_key_reaches_its_field() {
     assert_eq!(audit.place, AuditPlace::File("/var/log/shadow-agent/audit.log".into()));
     assert_eq!((audit.max_size, audit.keep), (1 << 20, 3));
     assert_eq!(ok(&third("audit: { path: off }")).audit.place, AuditPlace::Off);
+    let stage = |share, minutes| Stage { share: Share(share), hold: minutes };
+    let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+    let stages = [stage(0.01, minutes(10)), stage(0.1, minutes(60)), stage(0.5, None)];
+    assert_eq!((config.portion.ramp.as_slice(), config.portion.budget), (stages.as_slice(), Some(200.0)));
+    check_guards(&config.guards);
+}
+
+fn check_guards(guards: &Guards) {
+    use GuardAction::{Disable, Off, PauseTarget, StepBack};
+    fn rule<T>(threshold: T, seconds: u64, action: GuardAction) -> GuardRule<T> {
+        GuardRule { threshold, window: Duration::from_secs(seconds), action }
+    }
+    let expected = Guards {
+        pause: Duration::from_secs(300),
+        production_latency: rule(2.0, 60, Disable),
+        production_errors: rule(Share(0.01), 20, Off),
+        shadow_errors: rule(Share(0.3), 10, StepBack),
+        shadow_latency: rule(Duration::from_millis(250), 15, PauseTarget),
+        memory: rule(Some(512 << 20), 5, StepBack),
+        ring_losses: rule(Share(0.01), 45, Disable),
+        mask_failures: StepBack,
+    };
+    assert_eq!(*guards, expected);
+}
+
+#[test]
+fn a_ramp_turns_on_the_guards_of_production_unless_they_are_said_to_be_off() {
+    let with = |more: &str| {
+        let text = LEAST.replace("}] }", "}], ramp: [5% 10m, 100%] }");
+        let guards = ok(&format!("{text}{more}\n")).guards;
+        (guards.production_latency.action, guards.production_errors.action)
+    };
+    assert_eq!(with(""), (GuardAction::StepBack, GuardAction::StepBack));
+    assert_eq!(
+        with("guards: { production_latency: { action: off } }"),
+        (GuardAction::Off, GuardAction::StepBack)
+    );
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn name(text: &str) -> Result<String, Problem> {
     }
 }
 
-fn rate(text: &str) -> Result<Option<f64>, Problem> {
+pub(super) fn rate(text: &str) -> Result<Option<f64>, Problem> {
     let rate = units::rate(text)?;
     if let Some(rate) = rate {
         within(text, rate, 0.001..=MAX_RATE, |rate| units::write_rate(Some(*rate)))?;

@@ -74,9 +74,11 @@ pub(crate) fn loss(
     levels: Levels,
 ) -> Check {
     let held_back = |target: usize| {
-        let counts =
-            ledger.targets.get(target).and_then(|counts| counts.dropped.get(DropReason::Breaker as usize));
-        counts.copied().unwrap_or(0)
+        let count = |reason: DropReason| {
+            let counts = ledger.targets.get(target).and_then(|counts| counts.dropped.get(reason as usize));
+            counts.copied().unwrap_or(0)
+        };
+        count(DropReason::Breaker) + count(DropReason::Paused)
     };
     let refused = held_back(target).saturating_sub(baseline.map_or(0, held_back));
     // Whom sampling leaves out is chance; whom the budget leaves out is whoever sends much, so that does count.
@@ -87,6 +89,7 @@ pub(crate) fn loss(
     let dropped = [
         DropReason::Queue,
         DropReason::Breaker,
+        DropReason::Paused,
         DropReason::Concurrency,
         DropReason::Memory,
         DropReason::Socket,

@@ -414,3 +414,18 @@ fn loss_counts_what_should_have_been_replayed_and_fails_nobody() {
         check(name, &report, &ledger, outcome, reason);
     }
 }
+
+#[test]
+fn where_some_answers_stand_for_more_the_verdict_says_what_that_comes_to() {
+    let reasons = |weight: f64| {
+        let (report, ledger) = (report(false), Ledger::new(1, 1));
+        let mut all = traffic("/common", 400, 0, false);
+        all.iter_mut().for_each(|seen| seen.weight = weight);
+        all.extend(traffic("/rare", 10, 1, false));
+        run(&report, &ledger, all);
+        report.verdict(&ledger.snapshot()).targets[0].reasons.join("; ")
+    };
+    let said = "of all that was selected, 0.025 % are estimated to mismatch";
+    assert!(reasons(99.975).contains(said), "{}", reasons(99.975));
+    assert!(!reasons(1.0).contains("estimated"), "{}", reasons(1.0));
+}

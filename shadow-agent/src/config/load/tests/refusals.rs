@@ -31,7 +31,7 @@ fn what_is_required_is_asked_for() {
 
 #[test]
 fn unknown_and_unsupported_keys_are_refused_by_name_and_line() {
-    let possible = "possible here: enabled, capture, limits, select, mask, replay, compare, verdict, admin, traces, audit, metrics, store";
+    let possible = "possible here: enabled, capture, limits, select, mask, replay, compare, verdict, admin, traces, audit, guards, metrics, store";
     let cases = [
         ("enable: true".to_owned(), "line 3 of F: unknown key `enable`; did you mean `enabled`?".to_owned()),
         ("zzz: true".to_owned(), format!("line 3 of F: unknown key `zzz`; {possible}")),
@@ -315,5 +315,63 @@ fn files_that_are_no_configuration_are_refused() {
         let refused = load_from(file, &[], "").unwrap_err();
         assert!(refused.starts_with("line "), "{file}: {refused}");
         assert_eq!(refused.lines().count(), 1, "{file}: {refused}");
+    }
+}
+
+#[test]
+fn a_ramp_that_is_no_ladder_is_refused() {
+    let many = |count: u32| (1..=count).map(|share| format!("{share}% 1s, ")).collect::<String>() + "100%";
+    let cases = [
+        ("fast", "replay.ramp[0]: `fast` is not a stage of a ramp; write a share and how long it lasts, such as 10% 1h, and for the last stage the share alone, such as 100%".to_owned()),
+        ("1% 10m 2, 100%", "replay.ramp[0]: `1% 10m 2` is not a stage of a ramp; write a share and how long it lasts, such as 10% 1h, and for the last stage the share alone, such as 100%".to_owned()),
+        ("0% 10m, 100%", "replay.ramp[0]: `0%` is out of bounds; write a value from 0.01% to 100%".to_owned()),
+        ("10% 1h, 10% 1h, 100%", "replay.ramp[1]: `10%` is not more than the stage before it (10%); write shares that rise".to_owned()),
+        ("1%, 100%", "replay.ramp[0]: `1%` does not say how long it lasts, and it is not the last stage; write one such as 1% 10m".to_owned()),
+        ("1% 10m, 100% 1h", "replay.ramp[1]: `100% 1h` is the last stage and lasts for good; leave the time out".to_owned()),
+        ("1% 100ms, 100%", "replay.ramp[0]: `100ms` is out of bounds; write a value from 1s to 2592000s".to_owned()),
+        (&many(16), "replay.ramp: 17 entries are more than the 16 possible; leave some out".to_owned()),
+    ];
+    let with = |ramp: &str| LEAST.replace("}] }", &format!("}}], ramp: [{ramp}] }}"));
+    for (ramp, message) in cases {
+        check_refused(&[(&with(ramp), &format!("line 2 of F: {message}"))]);
+    }
+    assert_eq!(ok(&with(&many(15))).portion.ramp.len(), 16);
+}
+
+#[test]
+fn a_guard_that_cannot_be_is_refused() {
+    for (guard, message) in [
+        (
+            "production_latency: { threshold: 1 }",
+            "production_latency.threshold: `1` is out of bounds; write a value from 1.05 to 100",
+        ),
+        (
+            "production_errors: { threshold: 0% }",
+            "production_errors.threshold: `0%` is out of bounds; write a value from 0.01% to 100%",
+        ),
+        (
+            "production_errors: { action: pause-target }",
+            "production_errors.action: `pause-target` is not possible; write step-back, disable or off",
+        ),
+        (
+            "shadow_errors: { action: stop }",
+            "shadow_errors.action: `stop` is not possible; write pause-target, step-back, disable or off",
+        ),
+        (
+            "shadow_latency: { window: 10ms }",
+            "shadow_latency.window: `10ms` is out of bounds; write a value from 1s to 3600s",
+        ),
+        (
+            "memory: { threshold: 1MiB }",
+            "memory.threshold: `1MiB` is out of bounds; write a value from 32MiB to 64GiB",
+        ),
+        (
+            "mask_failures: { threshold: 1 }",
+            "mask_failures.threshold: this guard has no threshold; leave it out",
+        ),
+        ("pause: 0s", "pause: `0s` is out of bounds; write a value from 1s to 86400s"),
+    ] {
+        let message = format!("line 3 of F: guards.{message}");
+        check_refused(&[(&third(&format!("guards: {{ {guard} }}")), &message)]);
     }
 }
