@@ -171,7 +171,11 @@ impl Server {
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
-            .spawn(move || runtime.block_on(serve::serve(listener, router, stopped)))
+            .spawn(move || {
+                runtime.block_on(serve::serve(listener, router, stopped));
+                // A reload may wait for the resolver of names; the end of the agent does not.
+                runtime.shutdown_background();
+            })
             .map_err(AdminError::Start)?;
         Ok(Server { address, stop, thread: Some(thread) })
     }

@@ -50,7 +50,8 @@ impl Current {
         }
     }
 
-    /// Puts `next` in force. With a report, that is of a run which begins at this moment, and the one under way ends.
+    /// Puts `next` in force, right after `first`. With a report, that is of a run which begins at this moment, and the one
+    /// under way ends.
     ///
     /// # Errors
     /// When too many lines before it are not done; nothing has changed then.
@@ -59,6 +60,7 @@ impl Current {
         next: Line,
         report: Option<Report>,
         kernel: Counters,
+        first: impl FnOnce(),
     ) -> Result<(), TooManyRetired> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|line| line.strong_count() > 0);
@@ -66,6 +68,7 @@ impl Current {
             return Err(TooManyRetired);
         }
         let mut line = self.line.write().unwrap_or_else(PoisonError::into_inner);
+        first();
         let run = match report {
             None => Arc::clone(&line.run),
             Some(report) => {

@@ -45,12 +45,16 @@ impl Operator {
         if !changes.refused.is_empty() {
             return Err(Refusal::NeedsRestart(changes.refused));
         }
-        if !new.enabled {
-            // Before anything else: whatever comes next, it is off.
-            self.switch.configure(actor, config.enabled, false);
-        }
-        if new.select != config.select || changes.rules {
-            self.replace(&new, &changes).map_err(|error| match error.downcast_ref() {
+        // Nothing goes out by a configuration that disables, not even one request; and one that is refused disables nothing.
+        let switch_off = || {
+            if !new.enabled {
+                self.switch.configure(actor, config.enabled, false);
+            }
+        };
+        if new.select == config.select && !changes.rules {
+            switch_off();
+        } else {
+            self.replace(&new, &changes, switch_off).map_err(|error| match error.downcast_ref() {
                 Some(Retired) => Refusal::Busy,
                 None => invalid(error),
             })?;
@@ -75,7 +79,7 @@ impl Operator {
     }
 
     /// Builds everything anew that changed, and puts it in force as one.
-    fn replace(&self, new: &Config, changes: &Changes) -> anyhow::Result<()> {
+    fn replace(&self, new: &Config, changes: &Changes, first: impl FnOnce()) -> anyhow::Result<()> {
         let line = self.current.line();
         let replayer = (!changes.targets).then(|| Arc::clone(&line.replayer));
         let keep = Keep { run: Arc::clone(&line.run), replayer };
@@ -85,7 +89,8 @@ impl Operator {
         let before = line.run.report().label().to_owned();
         // Whoever still holds it would keep it from being done.
         drop((line, keep));
-        self.current.replace(next, report, (self.counters)()).map_err(|TooManyRetired| Retired)?;
+        let replaced = self.current.replace(next, report, (self.counters)(), first);
+        replaced.map_err(|TooManyRetired| Retired)?;
         if changes.rules {
             self.audit.record(Actor::Config, Action::RunStarted { before, after: label });
         }
@@ -127,7 +132,7 @@ impl Operate for Operator {
         let before = next.run.report().label().to_owned();
         let report = next.run.report().next(label);
         self.current
-            .replace(next, Some(report), (self.counters)())
+            .replace(next, Some(report), (self.counters)(), || ())
             .map_err(|TooManyRetired| Refusal::Busy)?;
         tracing::info!(run = label, before, "another run began");
         self.audit.record(actor, Action::RunStarted { before: before.clone(), after: label.to_owned() });

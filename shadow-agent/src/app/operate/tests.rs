@@ -95,6 +95,19 @@ fn other_rules_begin_a_run_and_other_targets_also_other_connections() {
 }
 
 #[test]
+fn a_configuration_that_disables_does_so_with_or_without_other_changes() {
+    for change in [|_: &mut Config| (), |new: &mut Config| new.select.only = vec!["/a".to_owned()]] {
+        let stage = stage();
+        let done = stage.reload(|new| {
+            new.enabled = false;
+            change(new);
+        });
+        assert!(!done.unwrap().enabled && !stage.control.enabled());
+        assert!(stage.reload(|_| ()).unwrap().enabled && stage.control.enabled());
+    }
+}
+
+#[test]
 fn what_is_wrong_or_needs_a_restart_leaves_everything_as_it_was() {
     let stage = stage();
     let before = stage.line();
@@ -106,7 +119,10 @@ fn what_is_wrong_or_needs_a_restart_leaves_everything_as_it_was() {
     });
     assert_eq!(both, Err(Refusal::NeedsRestart(vec!["limits.body".to_owned()])));
     // What only building finds out.
-    let unbuildable = stage.reload(|new| new.compare.ignore = vec!["$[".to_owned()]);
+    let unbuildable = stage.reload(|new| {
+        new.compare.ignore = vec!["$[".to_owned()];
+        new.enabled = false;
+    });
     assert!(matches!(unbuildable, Err(Refusal::Invalid(_))), "{unbuildable:?}");
     assert!(Arc::ptr_eq(&before, &stage.line()));
     assert!(stage.control.enabled());
