@@ -20,7 +20,7 @@ use crate::capture::kernel::Attached;
 use crate::cli::Exit;
 use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Stateful, writes};
 use crate::control::Control;
 use crate::guard::Readings;
 use crate::ledger::Ledger;
@@ -36,6 +36,7 @@ mod files;
 mod follow;
 mod guard;
 mod heartbeat;
+mod keeping;
 mod line;
 mod live;
 mod offline;
@@ -47,6 +48,7 @@ mod signals;
 mod status;
 mod wreck;
 
+use keeping::Keeping;
 use line::Line;
 pub use paced::Pacing;
 use publish::Place;
@@ -163,6 +165,7 @@ fn build_line(
     control: &Control,
     origin: Origin,
 ) -> anyhow::Result<Arc<Line>> {
+    warn_of_writes(config);
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
     let settings = replay::Settings {
         mark: origin.mark,
@@ -176,12 +179,19 @@ fn build_line(
     };
     let targets = replayer.targets().to_vec();
     let label = options.label.clone().unwrap_or_default();
+    let ledger = Arc::new(Ledger::new(origin.shards, targets.len()));
+    let report = Arc::new(Report::new(&config.verdict, &config.compare, targets, label));
+    // What comes from a file is in one already.
+    let record = config.select.record.as_ref().filter(|_| !origin.recorded && keeps(config));
+    let keeping = record
+        .map(|record| Keeping::start(record, Arc::clone(&masker), Arc::clone(&ledger), Arc::clone(&report)));
     Ok(Arc::new(Line {
         selector: Selector::new(&config.select, config.replay.credentials)?,
         comparer: Comparer::new(&config.compare, Arc::clone(&masker), config.limits.body)?,
         endpoints: Endpoints::new(&config.compare)?,
-        ledger: Arc::new(Ledger::new(origin.shards, targets.len())),
-        report: Arc::new(Report::new(&config.verdict, &config.compare, targets, label)),
+        ledger,
+        report,
+        keeping: keeping.transpose()?.unwrap_or_default(),
         timeouts: config.replay.targets.iter().chain(&config.replay.baseline).map(|t| t.timeout).collect(),
         control: control.clone(),
         tasks: TaskTracker::new(),
@@ -189,6 +199,20 @@ fn build_line(
         masker,
         replayer,
     }))
+}
+
+/// Whether requests may have to be kept in a file.
+fn keeps(config: &Config) -> bool {
+    let select = &config.select;
+    let modes = select.rules.iter().map(|rule| rule.mode).chain([select.stateful]);
+    modes.flatten().any(|mode| mode == Stateful::RecordOnly)
+}
+
+/// Says once what is written where, if anything is.
+fn warn_of_writes(config: &Config) {
+    for write in writes::writes(config).iter().filter(|write| write.mode == Stateful::Send) {
+        tracing::warn!("unsafe requests will be replayed: {write}");
+    }
 }
 
 /// Whether someone disabled capture, and nobody enabled it since.
@@ -262,6 +286,7 @@ async fn drain<T>(line: &Line, driving: tokio::task::JoinHandle<T>, signals: &mu
         }
         line.tasks.close();
         line.tasks.wait().await;
+        line.keeping.finish().await;
     };
     let in_time = tokio::select! {
         () = judged => true,

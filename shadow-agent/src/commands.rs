@@ -163,7 +163,9 @@ fn check(file: &Path) -> anyhow::Result<Exit> {
     for advice in config::advice::here(&config) {
         writeln!(io::stderr(), "warning: {advice}").context("standard error cannot be written")?;
     }
-    print(&format!("{}: no mistakes found", file.display()))?;
+    let writes: Vec<_> =
+        config::writes::in_words(&config).iter().map(|line| format!("writes: {line}")).collect();
+    print(&format!("{}\n{}: no mistakes found", writes.join("\n"), file.display()))?;
     Ok(Exit::Success)
 }
 

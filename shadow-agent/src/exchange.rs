@@ -331,6 +331,10 @@ reasons! {
         NotHttp = "not_http",
         /// Masking for the shadow could not be applied to the body (fail closed).
         Unmaskable = "unmaskable",
+        /// Its request is not sent; it is kept in a file instead.
+        Recorded = "recorded",
+        /// It was to be kept in a file, and could not be written.
+        NotRecorded = "not_recorded",
     }
 }
 
@@ -381,6 +385,8 @@ reasons! {
         Disabled = "disabled",
         /// The agent stopped before sending.
         Shutdown = "shutdown",
+        /// It is a dry run, and the target does not declare that it understands what that is.
+        DryRun = "dry_run",
     }
 }
 

@@ -24,6 +24,14 @@ pub enum PolicyError {
         /// What is wrong with it.
         source: globset::Error,
     },
+    /// A header or media type of a rule is not a glob.
+    #[error("select.rules: `{glob}` is not a valid glob ({source}); `*` stands for anything")]
+    ValueGlob {
+        /// The glob as configured.
+        glob: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
     /// A masked field is not a JSON path.
     #[error(
         "{section}.fields: `{path}` is not a JSON path ({source}); write one such as `$..email` (RFC 9535)"

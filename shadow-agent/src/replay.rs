@@ -173,8 +173,10 @@ impl Replayer {
             .map(|(target, role)| {
                 let info = TargetInfo { name: target.name.clone(), role };
                 let (own, room, gate) = (settings.own.clone(), room.clone(), Arc::clone(&gate));
-                let target =
+                let dry_run = target.dry_run.then_some(&config.dry_run);
+                let mut target =
                     Target::new(target, mark, own, settings.body_limit, room, gate, under_way.clone())?;
+                target.understand_dry_runs(dry_run)?;
                 Ok((target, info))
             })
             .collect::<Result<Vec<_>, ReplayError>>()?

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
+use super::keeping::Keeping;
 use crate::backlog::{Admitted, Receiver};
 use crate::compare::endpoint::Endpoints;
 use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
@@ -15,7 +16,7 @@ use crate::control::Control;
 use crate::exchange::{Answer, Exchange, FailReason, Response, Role, SkipReason, UncomparableReason};
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
 use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
-use crate::policy::select::Selector;
+use crate::policy::select::{Mode, Selector};
 use crate::replay::{Outcome, Replayer};
 use crate::report::{Observation, Report, TargetObservation};
 
@@ -28,6 +29,14 @@ const NO_BASELINE: Judgement = Judgement {
     comparison: Comparison::Uncomparable(UncomparableReason::NoBaseline),
     differences: Vec::new(),
 };
+
+/// What becomes of an exchange that was selected.
+pub(super) enum Decision {
+    /// Its request is sent.
+    Send(Sendable),
+    /// It is kept in a file.
+    Keep,
+}
 
 /// The stages behind the backlog.
 pub(super) struct Line {
@@ -42,6 +51,7 @@ pub(super) struct Line {
     pub(super) report: Arc<Report>,
     pub(super) control: Control,
     pub(super) tasks: TaskTracker,
+    pub(super) keeping: Keeping,
     /// Whether exchanges come from a file, in which they may stand masked.
     pub(super) recorded: bool,
 }
@@ -52,7 +62,8 @@ impl Line {
         while let Some(admitted) = backlog.next().await {
             match self.decide(&admitted.exchange) {
                 Err(reason) => self.ledger.skipped(reason),
-                Ok(sendable) => {
+                Ok(Decision::Keep) => self.keep(admitted),
+                Ok(Decision::Send(sendable)) => {
                     let open = Open::new(&self.ledger, self.replayer.targets().len());
                     self.tasks.spawn(Arc::clone(&self).carry(admitted, sendable, open));
                 }
@@ -64,12 +75,23 @@ impl Line {
         self.replayer.targets().last().is_some_and(|target| target.role == Role::Baseline)
     }
 
-    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
+    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Decision, SkipReason> {
         if !self.control.enabled() {
             return Err(SkipReason::Disabled);
         }
-        self.selector.decide(exchange)?;
-        self.masker.sendable(exchange)
+        let plan = self.selector.decide(exchange)?;
+        match plan.mode {
+            Mode::Send => Ok(Decision::Send(self.masker.sendable(exchange)?)),
+            Mode::DryRun => Ok(Decision::Send(self.masker.sendable(exchange)?.as_dry_run())),
+            Mode::RecordOnly => Ok(Decision::Keep),
+        }
+    }
+
+    /// Has an exchange kept in a file.
+    pub(super) fn keep(&self, admitted: Admitted) {
+        if let Err(reason) = self.keeping.take(admitted) {
+            self.ledger.skipped(reason);
+        }
     }
 
     pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {

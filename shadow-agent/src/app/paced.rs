@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Line, Open};
+use super::line::{Decision, Line, Open};
 use crate::backlog::{Admitted, MAX_QUEUED, Receiver};
 use crate::exchange::{ConnectionId, LostReason};
 use crate::pace::{Pace, Schedule};
@@ -127,7 +127,8 @@ impl Line {
                     Some(admitted) => {
                         begin.get_or_insert(Instant::now() + SETTLE);
                         match self.decide(&admitted.exchange) {
-                            Ok(sendable) => {
+                            Ok(Decision::Keep) => self.keep(admitted),
+                            Ok(Decision::Send(sendable)) => {
                                 schedule.push(admitted.exchange.times.started, (admitted, sendable));
                             }
                             Err(reason) => self.ledger.skipped(reason),

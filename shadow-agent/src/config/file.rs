@@ -144,8 +144,28 @@ raw! {
         exchange_timeout: Option<Text>,
         cpu: Option<Text>,
     }
-    Select { methods: Option<Vec<Text>>, only: Option<Vec<Text>>, rules: Option<Vec<Rule>>, }
-    Rule { path: Text, sample: Option<Text>, skip: Option<Text>, }
+    Select {
+        methods: Option<Vec<Text>>,
+        only: Option<Vec<Text>>,
+        rules: Option<Vec<Rule>>,
+        stateful: Option<Text>,
+        record: RecordOnly,
+    }
+    Rule {
+        methods: Option<Vec<Text>>,
+        path: Option<Text>,
+        headers: BTreeMap<String, Text>,
+        status: Option<Vec<Text>>,
+        request_body: Sizes,
+        response_body: Sizes,
+        request_type: Option<Vec<Text>>,
+        response_type: Option<Vec<Text>>,
+        sample: Option<Text>,
+        skip: Option<Text>,
+        mode: Option<Text>,
+    }
+    Sizes { min: Option<Text>, max: Option<Text>, }
+    RecordOnly { out: Option<Text>, rotate_size: Option<Text>, keep: Option<Text>, }
     Mask { keep: MaskRules, send: MaskRules, }
     MaskRules { headers: Option<Vec<Text>>, fields: Option<Vec<Text>>, query: Option<Vec<Text>>, }
     Replay {
@@ -155,11 +175,14 @@ raw! {
         timeout: Option<Text>,
         targets: Option<Vec<Target>>,
         baseline: Option<Target>,
+        dry_run: DryRun,
     }
+    DryRun { header: Option<Text>, value: Option<Text>, }
     Target {
         name: Text,
         url: Text,
         isolated: Option<Text>,
+        dry_run: Option<Text>,
         rate: Option<Text>,
         concurrency: Option<Text>,
         timeout: Option<Text>,

@@ -1,8 +1,13 @@
 //! Writes a configuration as a file would say it, without secrets.
 
+use std::fmt::Display;
+
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
-use super::{Config, Credentials, MaskRules, Mode, Networks, Polarity, Share, Side, Source, Target, XdpMode};
+use super::{
+    Config, Credentials, MaskRules, Mode, Networks, Polarity, RecordOnly, SelectRule, Share, Side, Sizes,
+    Source, Target, XdpMode,
+};
 
 /// What stands for the value of a configured header: any may be a secret.
 const HIDDEN: &str = "<hidden>";
@@ -76,7 +81,9 @@ fn raw(config: &Config) -> Raw {
         select: file::Select {
             methods: all(&config.select.methods),
             only: all(&config.select.only),
-            rules: Some(config.select.rules.iter().map(|rule| rule_of(&rule.path, rule.share)).collect()),
+            rules: Some(config.select.rules.iter().map(rule_of).collect()),
+            stateful: config.select.stateful.and_then(some),
+            record: config.select.record.as_ref().map(record).unwrap_or_default(),
         },
         mask: file::Mask { keep: mask_rules(&config.mask.keep), send: mask_rules(&config.mask.send) },
         replay: file::Replay {
@@ -87,6 +94,7 @@ fn raw(config: &Config) -> Raw {
             }),
             targets: Some(replay.targets.iter().map(target).collect()),
             baseline: replay.baseline.as_ref().map(target),
+            dry_run: file::DryRun { header: some(&replay.dry_run.0), value: some(&replay.dry_run.1) },
             ..file::Replay::default()
         },
         compare: file::Compare {
@@ -127,8 +135,43 @@ fn mask_rules(rules: &MaskRules) -> file::MaskRules {
     file::MaskRules { headers: all(&rules.headers), fields: all(&rules.fields), query: all(&rules.query) }
 }
 
-fn rule_of(path: &str, share: Share) -> file::Rule {
-    file::Rule { path: text(path), sample: some(write_share(share)), skip: None }
+fn rule_of(rule: &SelectRule) -> file::Rule {
+    let condition = &rule.condition;
+    file::Rule {
+        methods: listed(&condition.methods),
+        path: condition.path.as_ref().and_then(some),
+        headers: condition.headers.iter().map(|(name, glob)| (name.clone(), text(glob))).collect(),
+        status: listed(&condition.status.iter().copied().map(write_status).collect::<Vec<_>>()),
+        request_body: sizes(condition.request_body),
+        response_body: sizes(condition.response_body),
+        request_type: listed(&condition.request_type),
+        response_type: listed(&condition.response_type),
+        sample: some(write_share(rule.share)),
+        skip: None,
+        mode: rule.mode.and_then(some),
+    }
+}
+
+fn listed<'a, T: Display + 'a>(values: impl IntoIterator<Item = &'a T>) -> Option<Vec<Text>> {
+    all(values).filter(|values| !values.is_empty())
+}
+
+fn write_status((first, last): (u16, u16)) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+fn sizes(sizes: Sizes) -> file::Sizes {
+    let default = Sizes::default();
+    let given = |size: u64, default: u64| (size != default).then(|| text(write_size(size)));
+    file::Sizes { min: given(sizes.min, default.min), max: given(sizes.max, default.max) }
+}
+
+fn record(record: &RecordOnly) -> file::RecordOnly {
+    file::RecordOnly {
+        out: some(record.out.display()),
+        rotate_size: some(write_size(record.rotate_size)),
+        keep: some(record.keep),
+    }
 }
 
 fn endpoint(path: &str, mismatch: Option<Share>) -> file::Endpoint {
@@ -142,6 +185,7 @@ fn target(target: &Target) -> file::Target {
         name: text(&target.name),
         url: text(&target.url),
         isolated: some(target.isolated),
+        dry_run: some(target.dry_run),
         rate: some(write_rate(target.rate)),
         concurrency: some(target.concurrency),
         timeout: some(write_duration(target.timeout)),

@@ -34,6 +34,7 @@ pub struct Sendable {
     body: Bytes,
     trailers: Headers,
     altered: bool,
+    dry_run: bool,
 }
 
 impl Sendable {
@@ -90,6 +91,18 @@ impl Sendable {
     #[must_use]
     pub fn altered(&self) -> bool {
         self.altered
+    }
+
+    /// The same request as a dry run.
+    #[must_use]
+    pub fn as_dry_run(self) -> Sendable {
+        Sendable { dry_run: true, ..self }
+    }
+
+    /// Whether it goes only to targets that understand what a dry run is, and tells them that it is one.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 }
 

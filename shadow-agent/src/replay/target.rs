@@ -120,8 +120,22 @@ impl Target {
         })
     }
 
+    /// Says by which header field, and which value of it, the target understands that a request is a dry run.
+    ///
+    /// # Errors
+    /// When no request can carry it.
+    pub(super) fn understand_dry_runs(
+        &mut self,
+        field: Option<&(String, String)>,
+    ) -> Result<(), ReplayError> {
+        field.map_or(Ok(()), |field| self.rewrite.understand_dry_runs(&self.shared.target, field))
+    }
+
     /// Sends a request as soon as the limits allow, or not at all. Ends within twice the timeout.
     pub(super) async fn send(&self, request: &Sendable) -> Outcome {
+        if request.is_dry_run() && !self.rewrite.has_dry_run() {
+            return Outcome::Dropped(DropReason::DryRun);
+        }
         let Admission { _slot, pass } = match self.admit(request).await {
             Ok(admission) => admission,
             Err(reason) => return Outcome::Dropped(reason),

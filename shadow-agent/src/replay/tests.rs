@@ -89,7 +89,7 @@ pub(super) fn target(port: u16) -> config::Target {
 }
 
 fn start(targets: Vec<config::Target>, baseline: Option<config::Target>, control: &Control) -> Replayer {
-    let config = config::Replay { credentials: config::Credentials::Forward, targets, baseline };
+    let config = config::Replay { targets, baseline, ..config::Replay::default() };
     Replayer::start(&config, &SETTINGS, control.clone()).unwrap()
 }
 
@@ -201,8 +201,7 @@ async fn what_makes_no_sense_is_refused_with_its_name_and_the_remedy() {
     for (change, named) in cases {
         let mut target = target(80);
         change(&mut target);
-        let config =
-            config::Replay { credentials: config::Credentials::Skip, targets: vec![target], baseline: None };
+        let config = config::Replay { targets: vec![target], ..config::Replay::default() };
         let settings = Settings { body_limit: 1, ..SETTINGS };
         let error = Replayer::start(&config, &settings, Control::new(true)).unwrap_err().to_string();
         assert!(error.contains(named) && error.contains("`to-80`") && error.contains(';'), "{error}");

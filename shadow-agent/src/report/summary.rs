@@ -398,5 +398,11 @@ pub fn remedy(reason: SkipReason) -> &'static str {
         SkipReason::Unmaskable => {
             "a rule of mask.send could not be applied to the body, so nothing was sent; check the rule against the body's format"
         }
+        SkipReason::Recorded => {
+            "kept in the files of select.record instead of sent; replay them with shadow-agent replay --from"
+        }
+        SkipReason::NotRecorded => {
+            "the files of select.record could not be written, or not fast enough; make room, or record less"
+        }
     }
 }

@@ -43,7 +43,19 @@ pub(super) fn replay(raw: &file::Replay, overrides: &Overrides) -> Result<Replay
         credentials: read("replay.credentials", raw.credentials.as_ref(), Credentials::Skip, credentials)?,
         targets: resolved?,
         baseline: baseline.transpose()?,
+        dry_run: dry_run(&raw.dry_run, Replay::default().dry_run)?,
     })
+}
+
+fn dry_run(raw: &file::DryRun, default: (String, String)) -> Result<(String, String), ConfigError> {
+    let value = |text: &str| match HeaderValue::from_str(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(Problem::HeaderValue),
+    };
+    Ok((
+        read("replay.dry_run.header", raw.header.as_ref(), default.0, own_header)?,
+        read("replay.dry_run.value", raw.value.as_ref(), default.1, value)?,
+    ))
 }
 
 fn credentials(text: &str) -> Result<Credentials, Problem> {
@@ -79,6 +91,7 @@ fn target(
             let (key, text) = nearest(key, "isolated", &overrides.isolated, &raw.isolated, &None);
             read(&key, text, default.isolated, units::boolean)?
         },
+        dry_run: read(&format!("{key}.dry_run"), raw.dry_run.as_ref(), default.dry_run, units::boolean)?,
         rate: {
             let (key, text) = nearest(key, "rate", &overrides.rate, &raw.rate, &section.rate);
             read(&key, text, default.rate, rate)?

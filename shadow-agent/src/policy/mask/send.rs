@@ -87,6 +87,7 @@ impl Masker {
             body,
             trailers,
             altered,
+            dry_run: false,
         })
     }
 }
