@@ -27,6 +27,8 @@ use crate::ledger::Ledger;
 use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
+use crate::policy::session::Sessions;
+use crate::policy::tokens::Tokens;
 use crate::record::{self, Recorder};
 use crate::replay::{self, Registrar, Replayer};
 use crate::report::{Outcome, Report};
@@ -64,6 +66,10 @@ const MAX_WORKERS: usize = 4;
 
 /// Threads that compare large bodies and resolve names; the rest waits, within the bounds of memory.
 const BLOCKING: usize = 4;
+
+/// How long a request of a session waits for others of it that began earlier: they may come from another shard, which was
+/// not woken yet.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// What `run` was asked for beyond the configuration.
 #[derive(Clone, Debug, Default)]
@@ -167,11 +173,15 @@ fn build_line(
 ) -> anyhow::Result<Arc<Line>> {
     warn_of_writes(config);
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
+    let replay = &config.replay;
+    let tokens = if replay.tokens.is_empty() { None } else { Some(Arc::new(Tokens::new(&replay.tokens)?)) };
     let settings = replay::Settings {
         mark: origin.mark,
         body_limit: config.limits.body,
         held_limit: config.limits.total_buffer / 4,
         own: origin.own,
+        settle: if origin.recorded { Duration::ZERO } else { SETTLE },
+        tokens: tokens.clone(),
     };
     let replayer = {
         let _inside = runtime.enter();
@@ -192,6 +202,8 @@ fn build_line(
         ledger,
         report,
         keeping: keeping.transpose()?.unwrap_or_default(),
+        sessions: Sessions::new(&config.replay.order)?,
+        tokens,
         timeouts: config.replay.targets.iter().chain(&config.replay.baseline).map(|t| t.timeout).collect(),
         control: control.clone(),
         tasks: TaskTracker::new(),

@@ -24,7 +24,7 @@ use crate::cli::{
 };
 use crate::compare::CompareError;
 use crate::config::check::{LoopError, check_loop};
-use crate::config::{self, ConfigError, Credentials, Needs};
+use crate::config::{self, ConfigError, Credentials, Needs, Order};
 use crate::doctor;
 use crate::inspect::{self, InspectError};
 use crate::policy::PolicyError;
@@ -85,11 +85,15 @@ fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
 }
 
 fn replay(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
-    let config = config::load(Needs::REPLAY, arguments.config.as_deref(), env::vars(), &arguments.as_run())?;
+    let mut config =
+        config::load(Needs::REPLAY, arguments.config.as_deref(), env::vars(), &arguments.as_run())?;
+    if arguments.keep_order {
+        config.replay.order = Order::Connection;
+    }
     let EndingArgs { report, gate, label } = arguments.ending.clone();
     let options = Options { report, gate, label, ..Options::default() };
     let source = FileSource::open(&arguments.from)?;
-    let pacing = Pacing { pace: arguments.speed, keep_order: arguments.keep_order };
+    let pacing = Pacing { pace: arguments.speed };
     app::replay(&config, &options, source, pacing)
 }
 

@@ -21,6 +21,7 @@ mod load;
 mod overlay;
 mod resolve;
 mod select;
+mod session;
 pub mod show;
 pub mod units;
 pub mod writes;
@@ -28,6 +29,7 @@ pub mod writes;
 pub use error::{ConfigError, Place, Problem, Source};
 pub use load::{Needs, load};
 pub use select::{Condition, RecordOnly, Select, SelectRule, Sizes, Stateful};
+pub use session::{Missing, Order, Place as TokenPlace, TokenRule};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -244,6 +246,10 @@ pub struct Replay {
     pub baseline: Option<Target>,
     /// The header that says that a request is a dry run: its name, lower case, and its value.
     pub dry_run: (String, String),
+    /// Which requests go one after the other, and over one connection.
+    pub order: Order,
+    /// Values that production issues and that shadows issue anew.
+    pub tokens: Vec<TokenRule>,
 }
 
 impl Replay {
@@ -424,6 +430,8 @@ impl Default for Replay {
             targets: Vec::new(),
             baseline: None,
             dry_run: ("x-dry-run".to_owned(), "1".to_owned()),
+            order: Order::None,
+            tokens: Vec::new(),
         }
     }
 }

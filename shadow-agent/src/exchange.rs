@@ -55,6 +55,10 @@ impl fmt::Display for ExchangeId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// Names what goes in order, such as all requests of one user, by a keyed hash; it says nothing else about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
 /// Header or trailer fields in the order received, names as received (compare them case-insensitively).
 ///
 /// Cloning is cheap: names and values are slices of the received head. `Debug` shows names only.
@@ -387,6 +391,10 @@ reasons! {
         Shutdown = "shutdown",
         /// It is a dry run, and the target does not declare that it understands what that is.
         DryRun = "dry_run",
+        /// Its turn in its session did not come in time, or too many of the session waited already.
+        Order = "order",
+        /// It carries a value that production issued, and the target has issued none in its place.
+        Token = "token",
     }
 }
 

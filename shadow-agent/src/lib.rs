@@ -28,6 +28,7 @@ pub mod offline;
 pub mod pace;
 pub mod policy;
 pub mod privileges;
+mod recent;
 pub mod record;
 pub mod replay;
 pub mod report;

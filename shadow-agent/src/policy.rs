@@ -6,8 +6,11 @@ pub mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod mask;
+mod place;
 pub mod select;
+pub mod session;
 mod target;
+pub mod tokens;
 
 pub(crate) use target::percent_decode;
 

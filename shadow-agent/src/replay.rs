@@ -16,7 +16,9 @@ use crate::config;
 use crate::control::Control;
 use crate::exchange::{Answer, DropReason, FailReason, Role, TargetInfo};
 use crate::policy::mask::Sendable;
+use crate::policy::tokens::{Issued, Tokens};
 use gate::Gate;
+use mapping::Mapping;
 use room::Room;
 use target::Target;
 
@@ -25,7 +27,9 @@ mod connection;
 mod gate;
 mod http2;
 mod join;
+mod mapping;
 mod marks;
+mod order;
 mod own;
 mod pool;
 mod rate;
@@ -54,6 +58,10 @@ pub struct Settings {
     pub held_limit: usize,
     /// Where our own sockets are registered, each before its first byte.
     pub own: Registrar,
+    /// How long a request of a session waits for others of it that began earlier and are seen later.
+    pub settle: Duration,
+    /// Where tokens are, if targets issue their own.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 /// How one request ended at one target.
@@ -146,6 +154,7 @@ impl ReplayError {
 pub struct Replayer {
     targets: Arc<[Target]>,
     infos: Vec<TargetInfo>,
+    mapping: Option<Arc<Mapping>>,
     gate: Arc<Gate>,
     under_way: TaskTracker,
 }
@@ -167,16 +176,21 @@ impl Replayer {
         let gate = Arc::new(Gate::new(control));
         let under_way = TaskTracker::new();
         let room = Room::new(settings.held_limit);
+        let count = config.all().count();
+        let mapping = settings.tokens.clone().map(|tokens| Arc::new(Mapping::new(tokens, count)));
         let candidates = config.targets.iter().map(|target| (target, Role::Candidate));
         let all = candidates.chain(config.baseline.iter().map(|target| (target, Role::Baseline)));
         let (targets, infos): (Vec<_>, Vec<_>) = all
-            .map(|(target, role)| {
+            .enumerate()
+            .map(|(position, (target, role))| {
                 let info = TargetInfo { name: target.name.clone(), role };
                 let (own, room, gate) = (settings.own.clone(), room.clone(), Arc::clone(&gate));
                 let dry_run = target.dry_run.then_some(&config.dry_run);
                 let mut target =
                     Target::new(target, mark, own, settings.body_limit, room, gate, under_way.clone())?;
                 target.understand_dry_runs(dry_run)?;
+                target.keep_order(settings.settle);
+                target.map_tokens(mapping.as_ref(), position);
                 Ok((target, info))
             })
             .collect::<Result<Vec<_>, ReplayError>>()?
@@ -184,7 +198,7 @@ impl Replayer {
             .unzip();
         let targets: Arc<[Target]> = targets.into();
         under_way.spawn_on(sweep(Arc::clone(&targets), Arc::clone(&gate)), &runtime);
-        Ok(Replayer { targets, infos, gate, under_way })
+        Ok(Replayer { targets, infos, mapping, gate, under_way })
     }
 
     /// The targets in the order of every list here: candidates as configured, the baseline last.
@@ -196,17 +210,29 @@ impl Replayer {
     /// Sends a request to every target at the same time, in random order, and gives how it ended at each, in the order
     /// of [`Replayer::targets`].
     ///
-    /// It always completes: within twice the largest timeout, or soon after [`Replayer::shutdown`]. Dropping the future
+    /// At each target requests of one session go one after the other, in the order in which production's began. One whose
+    /// turn does not come within the target's timeout is dropped, so what is sent is in order whatever happens.
+    ///
+    /// It always completes: within twice the largest timeout, thrice that in a session, or soon after [`Replayer::shutdown`]. Dropping the future
     /// closes the connections that it used alone, resets its streams on others, and frees its places. A panic at one target counts there as
     /// [`FailReason::Closed`].
     pub async fn replay(&self, request: Arc<Sendable>) -> Vec<Outcome> {
         let _under_way = self.under_way.token();
-        let sendings = self.targets.iter().map(|target| target.send(&request));
+        self.expect(request.issued());
+        let sendings = self.targets.iter().map(|target| target.send_in_turn(&request));
         join::join(sendings, || {
             tracing::error!(exchange = %request.id(), "replaying panicked; the connection was dropped");
             Outcome::Failed(FailReason::Closed)
         })
         .await
+    }
+
+    /// Notes that production issued these values, so that requests that carry them go only to targets that issued others in
+    /// their place.
+    pub fn expect(&self, issued: &[Issued]) {
+        if let Some(mapping) = &self.mapping {
+            mapping.expect(issued, Instant::now());
+        }
     }
 
     /// Requests waiting for their turn, by target.

@@ -17,6 +17,8 @@ use crate::exchange::{Answer, Exchange, FailReason, Response, Role, SkipReason, 
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
 use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
 use crate::policy::select::{Mode, Selector};
+use crate::policy::session::Sessions;
+use crate::policy::tokens::Tokens;
 use crate::replay::{Outcome, Replayer};
 use crate::report::{Observation, Report, TargetObservation};
 
@@ -52,6 +54,8 @@ pub(super) struct Line {
     pub(super) control: Control,
     pub(super) tasks: TaskTracker,
     pub(super) keeping: Keeping,
+    pub(super) sessions: Sessions,
+    pub(super) tokens: Option<Arc<Tokens>>,
     /// Whether exchanges come from a file, in which they may stand masked.
     pub(super) recorded: bool,
 }
@@ -79,12 +83,30 @@ impl Line {
         if !self.control.enabled() {
             return Err(SkipReason::Disabled);
         }
+        let decision = self.decide_enabled(exchange);
+        if let (Some(tokens), Err(_) | Ok(Decision::Keep)) = (&self.tokens, &decision) {
+            // No target will issue anything in their place, and none shall be sent them later.
+            self.replayer.expect(&tokens.issued(&exchange.response));
+        }
+        decision
+    }
+
+    fn decide_enabled(&self, exchange: &Exchange) -> Result<Decision, SkipReason> {
         let plan = self.selector.decide(exchange)?;
         match plan.mode {
-            Mode::Send => Ok(Decision::Send(self.masker.sendable(exchange)?)),
-            Mode::DryRun => Ok(Decision::Send(self.masker.sendable(exchange)?.as_dry_run())),
+            Mode::Send => Ok(Decision::Send(self.sendable(exchange)?)),
+            Mode::DryRun => Ok(Decision::Send(self.sendable(exchange)?.as_dry_run())),
             Mode::RecordOnly => Ok(Decision::Keep),
         }
+    }
+
+    fn sendable(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
+        let sendable = self.masker.sendable(exchange)?;
+        let sendable = sendable.in_session(self.sessions.of(exchange));
+        Ok(match &self.tokens {
+            Some(tokens) => sendable.issuing(tokens.issued(&exchange.response)),
+            None => sendable,
+        })
     }
 
     /// Has an exchange kept in a file.

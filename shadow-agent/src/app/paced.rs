@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::{Decision, Line, Open};
 use crate::backlog::{Admitted, MAX_QUEUED, Receiver};
-use crate::exchange::{ConnectionId, LostReason};
+use crate::exchange::{LostReason, SessionId};
 use crate::pace::{Pace, Schedule};
 use crate::policy::mask::Sendable;
 
@@ -26,59 +26,59 @@ const SETTLE: Duration = Duration::from_millis(250);
 pub struct Pacing {
     /// How fast.
     pub pace: Pace,
-    /// Whether the requests of one connection are sent in their order, each after the answers to the one before.
-    pub keep_order: bool,
 }
 
 /// An exchange that was selected, and what may be sent of it.
 type Ready = (Admitted, Sendable);
 
-/// The requests of connections of which one is under way.
+/// The requests of sessions of which one is under way. Each waits for the answers of all targets to the one before, and
+/// nothing is dropped, because a file can wait.
 #[derive(Debug, Default)]
 struct Chains {
-    behind: HashMap<ConnectionId, VecDeque<Ready>>,
+    behind: HashMap<SessionId, VecDeque<Ready>>,
     waiting: usize,
 }
 
 impl Chains {
-    /// Takes a request's turn: gives it back if none of its connection is under way, and keeps it otherwise.
+    /// Takes a request's turn: gives it back if it has no session or none of it is under way, and keeps it otherwise.
     fn turn(&mut self, ready: Ready) -> Option<Ready> {
-        match self.behind.get_mut(&ready.0.exchange.connection) {
+        let Some(session) = ready.1.session() else { return Some(ready) };
+        match self.behind.get_mut(&session) {
             Some(behind) => {
                 behind.push_back(ready);
                 self.waiting += 1;
                 None
             }
             None => {
-                self.behind.insert(ready.0.exchange.connection, VecDeque::new());
+                self.behind.insert(session, VecDeque::new());
                 Some(ready)
             }
         }
     }
 
-    /// The next of a connection whose request ended.
-    fn ended(&mut self, connection: ConnectionId) -> Option<Ready> {
-        let next = self.behind.get_mut(&connection).and_then(VecDeque::pop_front);
+    /// The next of a session whose request ended.
+    fn ended(&mut self, session: SessionId) -> Option<Ready> {
+        let next = self.behind.get_mut(&session).and_then(VecDeque::pop_front);
         match next {
             Some(_) => self.waiting -= 1,
-            None => drop(self.behind.remove(&connection)),
+            None => drop(self.behind.remove(&session)),
         }
         next
     }
 }
 
-/// The place of a request under way; when it is dropped, the next of its connection may go.
+/// The place of a request under way; when it is dropped, the next of its session may go.
 struct Turn {
-    connection: ConnectionId,
-    ended: Option<mpsc::UnboundedSender<ConnectionId>>,
+    session: Option<SessionId>,
+    ended: mpsc::UnboundedSender<SessionId>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(ended) = &self.ended {
+        if let Some(session) = self.session {
             // Nobody waits for it any more.
-            let _ = ended.send(self.connection);
+            let _ = self.ended.send(session);
         }
     }
 }
@@ -122,7 +122,7 @@ impl Line {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(connection) = endings.recv() => next.extend(chains.ended(connection)),
+                Some(session) = endings.recv() => next.extend(chains.ended(session)),
                 admitted = backlog.next(), if room => match admitted {
                     Some(admitted) => {
                         begin.get_or_insert(Instant::now() + SETTLE);
@@ -141,15 +141,10 @@ impl Line {
                     begin = Some(now);
                     let ready = next.pop_front().or_else(|| {
                         let ready = schedule.pop(Instant::now())?;
-                        if pacing.keep_order { chains.turn(ready) } else { Some(ready) }
+                        chains.turn(ready)
                     });
                     let Some((admitted, sendable)) = ready else { continue };
-                    let connection = admitted.exchange.connection;
-                    let turn = Turn {
-                        connection,
-                        ended: pacing.keep_order.then(|| ended.clone()),
-                        _place: place,
-                    };
+                    let turn = Turn { session: sendable.session(), ended: ended.clone(), _place: place };
                     let open = Open::new(&self.ledger, self.replayer.targets().len());
                     let line = Arc::clone(&self);
                     self.tasks.spawn(async move {

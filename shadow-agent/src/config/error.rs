@@ -337,6 +337,19 @@ pub enum Problem {
          a target that does, or another mode"
     )]
     NoDryRun,
+    /// A place in messages that is none.
+    #[error("no place in a message is named that is possible here; write {0}")]
+    Places(&'static str),
+    /// A name that no cookie or parameter can have.
+    #[error(
+        "`{0}` cannot be the name of a cookie or parameter; write up to 256 visible characters without ; , and ="
+    )]
+    PlaceName(String),
+    /// A pattern in which no token can be found.
+    #[error(
+        "`{0}` is not a path with a token in it; write one in which one segment is {{token}}, such as /carts/{{token}}/**"
+    )]
+    TokenPath(String),
     /// A file of which the kind cannot be told.
     #[error("`{0}` is of no kind that can be written; end its name in .gor, .gor.gz, .har or .pcapng")]
     RecordKind(String),

@@ -176,6 +176,17 @@ raw! {
         targets: Option<Vec<Target>>,
         baseline: Option<Target>,
         dry_run: DryRun,
+        order: Option<Text>,
+        session: Place,
+        tokens: Option<Vec<Token>>,
+    }
+    Token { name: Text, issued: Place, carried: Place, missing: Option<Text>, }
+    Place {
+        cookie: Option<Text>,
+        header: Option<Text>,
+        query: Option<Text>,
+        field: Option<Text>,
+        path: Option<Text>,
     }
     DryRun { header: Option<Text>, value: Option<Text>, }
     Target {

@@ -14,6 +14,7 @@ mod descriptors;
 mod replay;
 mod rules;
 mod select;
+mod session;
 
 pub(super) use select::source as rule_source;
 

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
 use super::{
-    Config, Credentials, MaskRules, Mode, Networks, Polarity, RecordOnly, SelectRule, Share, Side, Sizes,
-    Source, Target, XdpMode,
+    Config, Credentials, MaskRules, Missing, Mode, Networks, Order, Polarity, RecordOnly, SelectRule, Share,
+    Side, Sizes, Source, Target, TokenPlace, TokenRule, XdpMode,
 };
 
 /// What stands for the value of a configured header: any may be a secret.
@@ -95,6 +95,16 @@ fn raw(config: &Config) -> Raw {
             targets: Some(replay.targets.iter().map(target).collect()),
             baseline: replay.baseline.as_ref().map(target),
             dry_run: file::DryRun { header: some(&replay.dry_run.0), value: some(&replay.dry_run.1) },
+            order: some(match replay.order {
+                Order::None => "none",
+                Order::Connection => "connection",
+                Order::Session(_) => "session",
+            }),
+            session: match &replay.order {
+                Order::Session(session) => places([session]),
+                Order::None | Order::Connection => file::Place::default(),
+            },
+            tokens: Some(replay.tokens.iter().map(token).collect()),
             ..file::Replay::default()
         },
         compare: file::Compare {
@@ -172,6 +182,32 @@ fn record(record: &RecordOnly) -> file::RecordOnly {
         rotate_size: some(write_size(record.rotate_size)),
         keep: some(record.keep),
     }
+}
+
+fn token(rule: &TokenRule) -> file::Token {
+    file::Token {
+        name: text(&rule.name),
+        issued: places(&rule.issued),
+        carried: places(&rule.carried),
+        missing: some(match rule.missing {
+            Missing::Drop => "drop",
+            Missing::Send => "send",
+        }),
+    }
+}
+
+fn places<'a>(places: impl IntoIterator<Item = &'a TokenPlace>) -> file::Place {
+    let mut raw = file::Place::default();
+    for place in places {
+        match place {
+            TokenPlace::Cookie(name) => raw.cookie = some(name),
+            TokenPlace::Header(name) => raw.header = some(name),
+            TokenPlace::Query(name) => raw.query = some(name),
+            TokenPlace::Field(path) => raw.field = some(path),
+            TokenPlace::Path(pattern) => raw.path = some(pattern),
+        }
+    }
+    raw
 }
 
 fn endpoint(path: &str, mismatch: Option<Share>) -> file::Endpoint {

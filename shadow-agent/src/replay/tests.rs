@@ -18,11 +18,18 @@ mod http2_server;
 mod limits;
 mod own;
 mod server;
+mod sessions;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const BODY_LIMIT: usize = 100;
-const SETTINGS: Settings =
-    Settings { mark: 0, body_limit: BODY_LIMIT, held_limit: 1 << 20, own: Registrar::none() };
+const SETTINGS: Settings = Settings {
+    mark: 0,
+    body_limit: BODY_LIMIT,
+    held_limit: 1 << 20,
+    own: Registrar::none(),
+    settle: Duration::ZERO,
+    tokens: None,
+};
 /// For what must not happen within a test.
 const LONG: Duration = Duration::from_secs(60);
 /// For what the test waits for.

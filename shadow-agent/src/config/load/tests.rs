@@ -8,8 +8,8 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use super::super::{
-    Condition, Credentials, Mode, NetNs, Polarity, RecordOnly, SelectRule, Share, Side, Sizes, Stateful,
-    XdpMode, show,
+    Condition, Credentials, Missing, Mode, NetNs, Order, Polarity, RecordOnly, SelectRule, Share, Side,
+    Sizes, Stateful, TokenPlace, XdpMode, show,
 };
 use super::*;
 use crate::cli::{Cli, Command};
@@ -127,6 +127,11 @@ replay:
     - { name: other, url: "http://shadow.internal", isolated: true, dry_run: true }
   baseline: { name: baseline, url: "http://[fd00::1]:8080", isolated: true }
   dry_run: { header: X-Mode, value: dry }
+  order: session
+  session: { field: "$.user.id" }
+  tokens:
+    - { name: sid, issued: { cookie: sid }, carried: { cookie: sid, query: s, path: "/carts/{token}/**" } }
+    - { name: csrf, issued: { header: X-Csrf, field: "$.csrf" }, carried: { header: X-Csrf }, missing: send }
 compare:
   headers: [content-type]
   ignore: ["$.request_id"]
@@ -177,6 +182,15 @@ fn every_key_reaches_its_field() {
     let record = RecordOnly { out: "/var/tmp/kept.gor.gz".into(), rotate_size: 1 << 20, keep: 3 };
     assert_eq!(config.select.record, Some(record));
     assert_eq!(config.replay.dry_run, ("x-mode".to_owned(), "dry".to_owned()));
+    let text = |text: &str| text.to_owned();
+    assert_eq!(config.replay.order, Order::Session(TokenPlace::Field(text("$.user.id"))));
+    let [sid, csrf] = &config.replay.tokens[..] else { panic!() };
+    assert_eq!((sid.name.as_str(), sid.missing, csrf.missing), ("sid", Missing::Drop, Missing::Send));
+    assert_eq!(sid.issued, [TokenPlace::Cookie(text("sid"))]);
+    let carried = [TokenPlace::Cookie(text("sid")), TokenPlace::Query(text("s"))];
+    assert_eq!(sid.carried[..2], carried);
+    assert_eq!(sid.carried[2..], [TokenPlace::Path(text("/carts/{token}/**"))]);
+    assert_eq!(csrf.issued, [TokenPlace::Header(text("x-csrf")), TokenPlace::Field(text("$.csrf"))]);
     assert_eq!(config.mask.keep.headers, ["authorization"]);
     assert_eq!(config.mask.keep.fields, ["$..email"]);
     assert_eq!(config.mask.keep.query, ["token", "key"]);

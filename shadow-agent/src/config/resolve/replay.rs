@@ -8,7 +8,7 @@ use super::super::file::{self, Text};
 use super::super::overlay::Overrides;
 use super::super::{ConfigError, Credentials, Problem, Replay, Target, units};
 use super::rules::header_name;
-use super::{at_most, count, list, parse, read, within, wrong};
+use super::{at_most, count, list, parse, read, session, within, wrong};
 
 const MAX_TARGETS: usize = 8;
 const MAX_HEADERS: usize = 64;
@@ -44,6 +44,8 @@ pub(super) fn replay(raw: &file::Replay, overrides: &Overrides) -> Result<Replay
         targets: resolved?,
         baseline: baseline.transpose()?,
         dry_run: dry_run(&raw.dry_run, Replay::default().dry_run)?,
+        order: session::order(raw)?,
+        tokens: session::tokens(raw.tokens.as_deref())?,
     })
 }
 

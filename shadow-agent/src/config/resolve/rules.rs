@@ -56,7 +56,7 @@ pub(super) fn header_name(text: &str) -> Result<String, Problem> {
         .map_err(|_| Problem::HeaderName(text.to_owned()))
 }
 
-fn json_path(text: &str) -> Result<String, Problem> {
+pub(super) fn json_path(text: &str) -> Result<String, Problem> {
     match JsonPath::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(Problem::JsonPath { value: text.to_owned(), problem: error.message().to_owned() }),

@@ -249,6 +249,39 @@ fn impossible_targets_are_refused() {
         let file = LEAST.replace("http://10.0.0.9:8080", url);
         check_refused(&[(&file, &format!("line 2 of F: replay.targets[0].url: {problem}"))]);
     }
+    let replay = |more: &str| LEAST.replace("replay: {", &format!("replay: {{ {more},"));
+    let session = "write one of cookie, header and field, such as { cookie: sid }";
+    let none = "no place in a message is named that is possible here";
+    for (more, key, problem) in [
+        ("order: fifo", "order", "`fifo` is not possible; write none, connection or session".to_owned()),
+        ("order: session", "session", format!("{none}; {session}")),
+        ("session: { cookie: a, header: b }", "session", format!("{none}; {session}")),
+        ("session: { query: a }", "session.query", format!("{none}; {session}")),
+        (
+            "session: { cookie: \"a=b\" }",
+            "session.cookie",
+            "`a=b` cannot be the name of a cookie or parameter; write up to 256 visible characters without ; , and =".to_owned(),
+        ),
+        (
+            "tokens: [{ name: a, issued: { cookie: a } }]",
+            "tokens[0].carried",
+            format!("{none}; write one or more of cookie, header, query, field and path, such as {{ header: x-csrf }}"),
+        ),
+        (
+            "tokens: [{ name: a, issued: { cookie: a }, carried: { path: \"/a/*\" } }]",
+            "tokens[0].carried.path",
+            "`/a/*` is not a path with a token in it; write one in which one segment is {token}, such as /carts/{token}/**".to_owned(),
+        ),
+        (
+            "tokens: [{ issued: { cookie: a }, carried: { cookie: a } }]",
+            "tokens[0].name",
+            "required, and nothing was given; give the token a name, such as sid".to_owned(),
+        ),
+    ] {
+        let refused = load_from(&replay(more), &[], "").map(|_| "it was accepted");
+        let line = if key == "tokens[0].name" { "F" } else { "line 2 of F" };
+        assert_eq!(refused, Err(format!("{line}: replay.{key}: {problem}")), "{more}");
+    }
     let with = |extra: &str| LEAST.replace("\" }] }", &format!("\"{extra} }}] }}"));
     check_refused(&[
         (
