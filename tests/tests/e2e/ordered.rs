@@ -10,12 +10,17 @@ use serde_json::Value;
 use shadow_tests::agent::{self, Agent};
 use shadow_tests::bed::{BASELINE_PORT, Bed, CANDIDATE_PORT, FRONT, PORT};
 use shadow_tests::client::{Connection, request};
+use shadow_tests::metrics::Scrape;
 use shadow_tests::servers::Shop;
 use shadow_tests::service::Version;
 use shadow_tests::tshark::Capture;
 
+use crate::site::until;
+
 /// What a shadow takes for each request; production takes none, so that requests meet there if nothing holds them back.
 const SLOW: Duration = Duration::from_millis(40);
+
+const END: Duration = Duration::from_secs(60);
 
 const USERS: usize = 6;
 const REQUESTS: usize = 15;
@@ -85,7 +90,8 @@ fn requests_of_one_user_arrive_one_by_one_in_order_and_users_do_not_wait_for_eac
     let mut agent = start(&bed, "", &format!("session: {{ header: x-user }}\n  {baseline}"), "")?;
     ask(&bed)?;
     let all = (USERS * REQUESTS) as u64;
-    let metrics = agent.settle(all)?;
+    let ended = |metrics: &Scrape| metrics.count("shadow_replays_total", &[]) == 2 * all;
+    let metrics = until(&mut agent, "the end at both targets", END, ended)?;
     for target in ["candidate", "baseline"] {
         let answered = [("target", target), ("outcome", "answered")];
         ensure!(

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use shadow_tests::agent::{self, Agent};
@@ -12,6 +13,10 @@ use shadow_tests::metrics::Scrape;
 use shadow_tests::report::Report;
 use shadow_tests::servers::{Received, Shop};
 use shadow_tests::service::Version;
+
+use crate::site::until;
+
+const END: Duration = Duration::from_secs(20);
 
 /// Production, the candidate, and beside it the baseline.
 fn shops(bed: &Bed) -> Result<(Shop, Shop, Shop)> {
@@ -66,7 +71,12 @@ fn posts(shop: &Shop) -> Result<Vec<Received>> {
 fn run(bed: &Bed, path: &std::path::Path) -> Result<(Scrape, String, Report)> {
     let mut agent = Agent::with_arguments(bed, &["--config", &path.to_string_lossy()])?;
     ask(bed)?;
-    let metrics = agent.settle(4)?;
+    agent.settle(4)?;
+    let all_ended = |metrics: &Scrape| {
+        let selected = metrics.count("shadow_exchanges_total", &[("outcome", "selected")]);
+        metrics.count("shadow_replays_total", &[]) == 2 * selected
+    };
+    let metrics = until(&mut agent, "the end at both targets", END, all_ended)?;
     let report = agent.finish()?;
     ensure!(report.ledger("/imbalance") == 0, "the books are off");
     Ok((metrics, agent.process.log(), report))
