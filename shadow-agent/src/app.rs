@@ -21,7 +21,7 @@ use crate::capture::kernel::Attached;
 use crate::cli::Exit;
 use crate::compare::Comparer;
 use crate::compare::endpoint::Endpoints;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Stateful, writes};
 use crate::control::Control;
 use crate::exchange::TargetInfo;
 use crate::guard::{Readings, Vitals};
@@ -30,6 +30,8 @@ use crate::metrics::{Metrics, ReplayState, Sources};
 use crate::policy::adaptive::Adaptive;
 use crate::policy::mask::Masker;
 use crate::policy::select::Selector;
+use crate::policy::session::Sessions;
+use crate::policy::tokens::Tokens;
 use crate::record::{self, Recorder};
 use crate::replay::{self, Courier, Registrar, Replayer};
 use crate::report::{self, Outcome, Report};
@@ -43,6 +45,7 @@ mod follow;
 mod guard;
 mod guards;
 mod heartbeat;
+mod keeping;
 mod line;
 mod live;
 mod offline;
@@ -57,6 +60,7 @@ mod usr1;
 mod wreck;
 
 use current::Current;
+use keeping::Keeping;
 use line::Line;
 pub use paced::Pacing;
 use publish::Place;
@@ -72,6 +76,10 @@ const MAX_WORKERS: usize = 4;
 
 /// Threads that compare large bodies and resolve names; the rest waits, within the bounds of memory.
 const BLOCKING: usize = 4;
+
+/// How long a request of a session waits for others of it that began earlier: they may come from another shard, which was
+/// not woken yet.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// What `run` was asked for beyond the configuration.
 #[derive(Clone, Debug, Default)]
@@ -210,33 +218,60 @@ impl Ground {
     }
 }
 
+/// What sends requests, and what must agree with it about sessions and tokens.
+#[derive(Clone)]
+struct Sending {
+    replayer: Arc<Replayer>,
+    sessions: Arc<Sessions>,
+    tokens: Option<Arc<Tokens>>,
+}
+
+impl Sending {
+    fn start(config: &Config, ground: &Ground) -> anyhow::Result<Sending> {
+        let replay = &config.replay;
+        let tokens =
+            if replay.tokens.is_empty() { None } else { Some(Arc::new(Tokens::new(&replay.tokens)?)) };
+        let settings = replay::Settings {
+            mark: ground.mark,
+            body_limit: config.limits.body,
+            held_limit: config.limits.total_buffer / 4,
+            own: ground.own.clone(),
+            traces: ground.traces,
+            settle: if ground.recorded { Duration::ZERO } else { SETTLE },
+            tokens: tokens.clone(),
+        };
+        let _inside = ground.runtime.enter();
+        let replayer = Arc::new(Replayer::start(replay, &settings, ground.control.clone())?);
+        Ok(Sending { replayer, sessions: Arc::new(Sessions::new(&replay.order)?), tokens })
+    }
+}
+
 /// The stages behind the backlog, ready to take exchanges. Those of a line in force are kept where `keep` has them, and so
-/// is its run.
+/// are its run and the files it writes.
 fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Keep>) -> anyhow::Result<Line> {
+    warn_of_writes(config);
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
-    let replayer = match keep.and_then(|keep| keep.replayer.clone()) {
-        Some(replayer) => replayer,
-        None => {
-            let settings = replay::Settings {
-                mark: ground.mark,
-                body_limit: config.limits.body,
-                held_limit: config.limits.total_buffer / 4,
-                own: ground.own.clone(),
-                traces: ground.traces,
-            };
-            let _inside = ground.runtime.enter();
-            Arc::new(Replayer::start(&config.replay, &settings, ground.control.clone())?)
-        }
+    let sending = match keep.and_then(|keep| keep.sending.clone()) {
+        Some(sending) => sending,
+        None => Sending::start(config, ground)?,
     };
     let run = match keep {
         Some(keep) => Arc::clone(&keep.run),
-        None => Arc::new(Run::new(new_report(config, replayer.targets(), label), Mark::default())),
+        None => Arc::new(Run::new(new_report(config, sending.replayer.targets(), label), Mark::default())),
     };
+    let keeping = match keep {
+        Some(keep) => Arc::clone(&keep.keeping),
+        None => Arc::new(start_keeping(config, ground, &masker, &run)?),
+    };
+    let Sending { replayer, sessions, tokens } = sending;
     Ok(Line {
         selector: Arc::new(Selector::new(&config.select, config.replay.credentials)?),
         comparer: Arc::new(Comparer::new(&config.compare, Arc::clone(&masker), config.limits.body)?),
         endpoints: Arc::new(Endpoints::new(&config.compare)?),
         ledger: Arc::clone(&ground.ledger),
+        keeping,
+        sessions,
+        tokens,
         timeouts: config.replay.targets.iter().chain(&config.replay.baseline).map(|t| t.timeout).collect(),
         control: ground.control.clone(),
         tasks: ground.tasks.clone(),
@@ -255,8 +290,23 @@ fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Keep>
 /// What a new line takes over from the one in force.
 struct Keep {
     run: Arc<Run>,
+    keeping: Arc<Keeping>,
     /// None where targets changed.
-    replayer: Option<Arc<Replayer>>,
+    sending: Option<Sending>,
+}
+
+/// Starts to write what is recorded only, where there is a place for it. What comes from a file is in one already.
+fn start_keeping(
+    config: &Config,
+    ground: &Ground,
+    masker: &Arc<Masker>,
+    run: &Arc<Run>,
+) -> anyhow::Result<Keeping> {
+    let Some(record) = config.select.record.as_ref().filter(|_| !ground.recorded) else {
+        return Ok(Keeping::default());
+    };
+    let clock = Arc::clone(run);
+    Keeping::start(record, Arc::clone(masker), Arc::clone(&ground.ledger), move || clock.report().now())
 }
 
 fn new_report(config: &Config, targets: &[TargetInfo], label: &str) -> Report {
@@ -304,6 +354,13 @@ fn spans(config: &Config, origin: &Origin, runtime: &Runtime) -> anyhow::Result<
 fn adaptive(config: &Config) -> Option<Adaptive> {
     let most = config.compare.max_endpoints.saturating_add(report::OTHERS);
     config.portion.budget.map(|budget| Adaptive::new(budget, most))
+}
+
+/// Says once what is written where, if anything is.
+fn warn_of_writes(config: &Config) {
+    for write in writes::writes(config).iter().filter(|write| write.mode == Stateful::Send) {
+        tracing::warn!("unsafe requests will be replayed: {write}");
+    }
 }
 
 /// Whether someone disabled capture, and nobody enabled it since.
@@ -387,6 +444,7 @@ async fn drain<T>(current: &Current, driving: tokio::task::JoinHandle<T>, signal
         }
         line.tasks.close();
         line.tasks.wait().await;
+        line.keeping.finish().await;
     };
     let in_time = tokio::select! {
         () = judged => true,

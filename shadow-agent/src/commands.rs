@@ -26,7 +26,7 @@ use crate::cli::{
 };
 use crate::compare::CompareError;
 use crate::config::check::{LoopError, check_loop};
-use crate::config::{self, AuditPlace, Config, ConfigError, Credentials, Needs};
+use crate::config::{self, AuditPlace, Config, ConfigError, Credentials, Needs, Order};
 use crate::doctor;
 use crate::inspect::{self, InspectError};
 use crate::policy::PolicyError;
@@ -110,12 +110,16 @@ fn inspect(arguments: &InspectArgs) -> anyhow::Result<Exit> {
 }
 
 fn replay(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
-    let config = config::load(Needs::REPLAY, arguments.config.as_deref(), env::vars(), &arguments.as_run())?;
+    let mut config =
+        config::load(Needs::REPLAY, arguments.config.as_deref(), env::vars(), &arguments.as_run())?;
+    if arguments.keep_order {
+        config.replay.order = Order::Connection;
+    }
     let EndingArgs { report, gate, label } = arguments.ending.clone();
     let audit = audit_log(&config, None);
     let options = Options { report, gate, label, audit, ..Options::default() };
     let source = FileSource::open(&arguments.from)?;
-    let pacing = Pacing { pace: arguments.speed, keep_order: arguments.keep_order };
+    let pacing = Pacing { pace: arguments.speed };
     app::replay(&config, &options, source, pacing)
 }
 
@@ -195,7 +199,9 @@ fn check(file: &Path) -> anyhow::Result<Exit> {
     for advice in config::advice::here(&config) {
         writeln!(io::stderr(), "warning: {advice}").context("standard error cannot be written")?;
     }
-    print(&format!("{}: no mistakes found", file.display()))?;
+    let writes: Vec<_> =
+        config::writes::in_words(&config).iter().map(|line| format!("writes: {line}")).collect();
+    print(&format!("{}\n{}: no mistakes found", writes.join("\n"), file.display()))?;
     Ok(Exit::Success)
 }
 

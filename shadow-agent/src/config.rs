@@ -3,13 +3,11 @@
 //! Where the values come from (file, environment, flags) is the business of the submodules; nothing here does I/O.
 //! Each section is handed to the one subsystem that it is about.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::Method;
 use ipnet::IpNet;
 use shadow_ebpf::abi;
 
@@ -24,12 +22,17 @@ mod load;
 mod overlay;
 pub mod reload;
 mod resolve;
+mod select;
+mod session;
 pub mod show;
 pub mod units;
+pub mod writes;
 
 pub use error::{ConfigError, Place, Problem, Source};
 pub use guards::{GuardAction, GuardRule, Guards, Portion};
 pub use load::{Needs, load};
+pub use select::{Condition, RecordOnly, Select, SelectRule, Sizes, Stateful};
+pub use session::{Missing, Order, Place as TokenPlace, TokenRule};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -212,27 +215,6 @@ pub struct Limits {
     pub cpu: Option<Share>,
 }
 
-/// `select`: which exchanges are replayed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Select {
-    /// Methods replayed.
-    pub methods: BTreeSet<String>,
-    /// Globs over the path, outside of which nothing is replayed; every path is inside when there are none. They narrow
-    /// what the rules and the built-in skips leave, and override neither.
-    pub only: Vec<String>,
-    /// Rules by path, evaluated top down before the built-in skips; the first that matches decides.
-    pub rules: Vec<SelectRule>,
-}
-
-/// One rule of [`Select`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct SelectRule {
-    /// A glob over the path: `*` within a segment, `**` across segments.
-    pub path: String,
-    /// The share of matching exchanges that is replayed; 0 skips them all.
-    pub share: Share,
-}
-
 /// `mask`: what is hidden, and from whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
@@ -273,6 +255,19 @@ pub struct Replay {
     pub targets: Vec<Target>,
     /// Production's own version, as a shadow.
     pub baseline: Option<Target>,
+    /// The header that says that a request is a dry run: its name, lower case, and its value.
+    pub dry_run: (String, String),
+    /// Which requests go one after the other, and over one connection.
+    pub order: Order,
+    /// Values that production issues and that shadows issue anew.
+    pub tokens: Vec<TokenRule>,
+}
+
+impl Replay {
+    /// Every host that requests are replayed to, the baseline last.
+    pub fn all(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().chain(&self.baseline)
+    }
 }
 
 /// One shadow host.
@@ -284,6 +279,8 @@ pub struct Target {
     pub url: http::Uri,
     /// Whether the operator declares that what it writes reaches nobody.
     pub isolated: bool,
+    /// Whether it understands the header of [`Replay::dry_run`], and then changes nothing.
+    pub dry_run: bool,
     /// Requests per second; `None` is unlimited.
     pub rate: Option<f64>,
     /// Requests under way at once.
@@ -411,7 +408,7 @@ impl Default for Config {
             limits: Limits::default(),
             select: Select::default(),
             mask: Mask::default(),
-            replay: Replay { credentials: Credentials::Skip, targets: Vec::new(), baseline: None },
+            replay: Replay::default(),
             compare: Compare::default(),
             verdict: Verdict::default(),
             admin: Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9465))), token_file: None },
@@ -458,17 +455,6 @@ impl Default for Limits {
     }
 }
 
-impl Default for Select {
-    fn default() -> Select {
-        let methods = [Method::GET, Method::HEAD, Method::OPTIONS];
-        Select {
-            methods: methods.iter().map(|method| method.as_str().to_owned()).collect(),
-            only: Vec::new(),
-            rules: Vec::new(),
-        }
-    }
-}
-
 impl Default for Mask {
     fn default() -> Mask {
         let headers = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
@@ -488,11 +474,26 @@ impl Default for Target {
             name: String::new(),
             url: http::Uri::default(),
             isolated: false,
+            dry_run: false,
             rate: None,
             concurrency: 64,
             timeout: Duration::from_secs(5),
             set_headers: Vec::new(),
             remove_headers: Vec::new(),
+        }
+    }
+}
+
+impl Default for Replay {
+    /// Without targets.
+    fn default() -> Replay {
+        Replay {
+            credentials: Credentials::Skip,
+            targets: Vec::new(),
+            baseline: None,
+            dry_run: ("x-dry-run".to_owned(), "1".to_owned()),
+            order: Order::None,
+            tokens: Vec::new(),
         }
     }
 }

@@ -113,7 +113,13 @@ pub fn run(config: Option<&Config>) -> Report {
     checks.extend(network::interfaces(config));
     checks.extend(config.into_iter().flat_map(network::targets));
     checks.extend(config.into_iter().flat_map(advice));
+    checks.extend(config.into_iter().flat_map(writes));
     Report { checks }
+}
+
+/// What requests that change something would do, and where.
+fn writes(config: &Config) -> Vec<Check> {
+    config::writes::in_words(config).into_iter().map(|line| Check::ok("writes", line)).collect()
 }
 
 /// What the configuration allows and probably does not mean on this host.
@@ -165,6 +171,8 @@ mod tests {
         let report = run(Some(&config));
         let advice = report.checks.iter().find(|check| check.name == "configuration").unwrap();
         assert!(advice.level == Level::Warning && advice.finding.contains("is rounded down"), "{advice:?}");
+        let writes = report.checks.iter().find(|check| check.name == "writes").unwrap();
+        assert!(writes.finding.contains("nothing is written anywhere"), "{writes:?}");
         let check = report.checks.iter().find(|check| check.name == "interfaces").unwrap();
         assert_eq!(check.level, Level::Problem(Exit::Usage));
         assert!(check.finding.contains("no interface `no-such-if`"), "{}", check.finding);

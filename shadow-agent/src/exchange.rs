@@ -61,6 +61,10 @@ impl fmt::Display for ExchangeId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// Names what goes in order, such as all requests of one user, by a keyed hash; it says nothing else about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
 /// Header or trailer fields in the order received, names as received (compare them case-insensitively).
 ///
 /// Cloning is cheap: names and values are slices of the received head. `Debug` shows names only.
@@ -341,6 +345,10 @@ reasons! {
         Unmaskable = "unmaskable",
         /// Its connection is outside of the share that the ramp replays at present.
         Ramp = "ramp",
+        /// Its request is not sent; it is kept in a file instead.
+        Recorded = "recorded",
+        /// It was to be kept in a file, and could not be written.
+        NotRecorded = "not_recorded",
     }
 }
 
@@ -393,6 +401,12 @@ reasons! {
         Shutdown = "shutdown",
         /// A guard paused the target.
         Paused = "paused",
+        /// It is a dry run, and the target does not declare that it understands what that is.
+        DryRun = "dry_run",
+        /// Its turn in its session did not come in time, or too many of the session waited already.
+        Order = "order",
+        /// It carries a value that production issued, and the target has issued none in its place.
+        Token = "token",
     }
 }
 

@@ -30,6 +30,7 @@ pub mod pace;
 pub mod policy;
 pub mod privileges;
 pub mod ramp;
+mod recent;
 pub mod record;
 pub mod replay;
 pub mod report;

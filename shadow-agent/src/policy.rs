@@ -8,8 +8,11 @@ pub mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod mask;
+mod place;
 pub mod select;
+pub mod session;
 mod target;
+pub mod tokens;
 
 pub(crate) use target::percent_decode;
 
@@ -23,6 +26,14 @@ pub enum PolicyError {
     Glob {
         /// The path as configured.
         path: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
+    /// A header or media type of a rule is not a glob.
+    #[error("select.rules: `{glob}` is not a valid glob ({source}); `*` stands for anything")]
+    ValueGlob {
+        /// The glob as configured.
+        glob: String,
         /// What is wrong with it.
         source: globset::Error,
     },

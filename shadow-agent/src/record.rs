@@ -193,6 +193,11 @@ impl Recorder {
         Ok(recorder)
     }
 
+    /// Masks by these rules from now on.
+    pub fn mask_by(&mut self, masker: Arc<Masker>) {
+        self.masker = masker;
+    }
+
     /// Takes an exchange. The end of its response moves the time on, as a tick does.
     ///
     /// # Errors

@@ -16,8 +16,10 @@ use crate::config;
 use crate::control::{Control, Replaying};
 use crate::exchange::{Answer, DropReason, FailReason, Role, TargetInfo};
 use crate::policy::mask::Sendable;
+use crate::policy::tokens::{Issued, Tokens};
 use crate::traces::Contexts;
 use gate::Gate;
+use mapping::Mapping;
 use room::Room;
 use target::Target;
 
@@ -27,7 +29,9 @@ mod courier;
 mod gate;
 mod http2;
 mod join;
+mod mapping;
 mod marks;
+mod order;
 mod own;
 mod pool;
 mod rate;
@@ -59,6 +63,10 @@ pub struct Settings {
     pub own: Registrar,
     /// The trace contexts that requests carry.
     pub traces: Contexts,
+    /// How long a request of a session waits for others of it that began earlier and are seen later.
+    pub settle: Duration,
+    /// Where tokens are, if targets issue their own.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 /// How one request ended at one target.
@@ -151,6 +159,7 @@ impl ReplayError {
 pub struct Replayer {
     targets: Arc<[Target]>,
     infos: Vec<TargetInfo>,
+    mapping: Option<Arc<Mapping>>,
     gate: Arc<Gate>,
     under_way: TaskTracker,
     replaying: Replaying,
@@ -174,13 +183,20 @@ impl Replayer {
         let gate = Arc::new(Gate::new(control));
         let under_way = TaskTracker::new();
         let room = Room::new(settings.held_limit);
+        let count = config.all().count();
+        let mapping = settings.tokens.clone().map(|tokens| Arc::new(Mapping::new(tokens, count)));
         let candidates = config.targets.iter().map(|target| (target, Role::Candidate));
         let all = candidates.chain(config.baseline.iter().map(|target| (target, Role::Baseline)));
         let (targets, infos): (Vec<_>, Vec<_>) = all
-            .map(|(target, role)| {
+            .enumerate()
+            .map(|(position, (target, role))| {
                 let info = TargetInfo { name: target.name.clone(), role };
                 let (room, gate) = (room.clone(), Arc::clone(&gate));
-                let target = Target::new(target, mark, settings, room, gate, under_way.clone())?;
+                let dry_run = target.dry_run.then_some(&config.dry_run);
+                let mut target = Target::new(target, mark, settings, room, gate, under_way.clone())?;
+                target.understand_dry_runs(dry_run)?;
+                target.keep_order(settings.settle);
+                target.map_tokens(mapping.as_ref(), position);
                 Ok((target, info))
             })
             .collect::<Result<Vec<_>, ReplayError>>()?
@@ -188,7 +204,7 @@ impl Replayer {
             .unzip();
         let targets: Arc<[Target]> = targets.into();
         under_way.spawn_on(sweep(Arc::clone(&targets), Arc::clone(&gate)), &runtime);
-        Ok(Replayer { targets, infos, gate, under_way, replaying })
+        Ok(Replayer { targets, infos, mapping, gate, under_way, replaying })
     }
 
     /// The targets in the order of every list here: candidates as configured, the baseline last.
@@ -200,14 +216,18 @@ impl Replayer {
     /// Sends a request to every target at the same time, in random order, and gives how it ended at each, in the order
     /// of [`Replayer::targets`].
     ///
-    /// It always completes: within twice the largest timeout, or soon after [`Replayer::shutdown`]. Dropping the future
+    /// At each target requests of one session go one after the other, in the order in which production's began. One whose
+    /// turn does not come within the target's timeout is dropped, so what is sent is in order whatever happens.
+    ///
+    /// It always completes: within twice the largest timeout, thrice that in a session, or soon after [`Replayer::shutdown`]. Dropping the future
     /// closes the connections that it used alone, resets its streams on others, and frees its places. A panic at one target counts there as
     /// [`FailReason::Closed`].
     pub async fn replay(&self, request: Arc<Sendable>) -> Vec<Outcome> {
         let _under_way = self.under_way.token();
+        self.expect(request.issued());
         let sendings = self.targets.iter().enumerate().map(async |(position, target)| {
             match self.replaying.takes(position) {
-                true => target.send(&request).await,
+                true => target.send_in_turn(&request).await,
                 false => Outcome::Dropped(DropReason::Paused),
             }
         });
@@ -216,6 +236,14 @@ impl Replayer {
             Outcome::Failed(FailReason::Closed)
         })
         .await
+    }
+
+    /// Notes that production issued these values, so that requests that carry them go only to targets that issued others in
+    /// their place.
+    pub fn expect(&self, issued: &[Issued]) {
+        if let Some(mapping) = &self.mapping {
+            mapping.expect(issued, Instant::now());
+        }
     }
 
     /// Requests waiting for their turn, by target.

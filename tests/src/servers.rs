@@ -145,6 +145,12 @@ impl Received {
         field.get(1)?.as_str()
     }
 
+    /// How many requests of the user whom it names (`x-user`) were under way then, with this one.
+    #[must_use]
+    pub fn under_way(&self) -> Option<u64> {
+        self.0.get("under_way")?.as_u64()
+    }
+
     fn text(&self, key: &str) -> &str {
         self.0.get(key).and_then(Value::as_str).unwrap_or_default()
     }

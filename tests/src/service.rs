@@ -25,6 +25,8 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+mod login;
+
 /// The largest request body accepted, in bytes.
 const MAX_BODY: usize = 64 << 20;
 /// What a search takes in production.
@@ -68,6 +70,7 @@ struct Shop {
     version: Version,
     delay: Duration,
     log: Option<Mutex<File>>,
+    issued: login::Issued,
 }
 
 type Shared = State<Arc<Shop>>;
@@ -83,7 +86,12 @@ pub async fn serve(options: Options) -> Result<()> {
         }
         None => None,
     };
-    let shop = Arc::new(Shop { version: options.version, delay: Duration::from_millis(options.delay), log });
+    let shop = Arc::new(Shop {
+        version: options.version,
+        delay: Duration::from_millis(options.delay),
+        log,
+        issued: login::Issued::default(),
+    });
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, options.port));
     let listener = tokio::net::TcpListener::bind(address)
         .await
@@ -110,6 +118,7 @@ fn router(shop: Arc<Shop>) -> Router {
         .route("/large", get(large))
         .route("/orders", post(order))
         .route("/echo", post(echo))
+        .merge(login::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&shop), record))
         .with_state(shop)
 }
@@ -120,6 +129,8 @@ async fn record(State(shop): Shared, request: Request, next: Next) -> Response {
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
+    let user = parts.headers.get("x-user").map(|user| String::from_utf8_lossy(user.as_bytes()).into_owned());
+    let under_way = user.as_deref().map(|user| shop.issued.begins(user));
     if let Some(log) = &shop.log {
         let headers: Vec<(&str, String)> = parts
             .headers
@@ -133,6 +144,7 @@ async fn record(State(shop): Shared, request: Request, next: Next) -> Response {
             "headers": headers,
             "body_len": body.len(),
             "body_sha256": digest(&body),
+            "under_way": under_way,
         });
         if let Ok(mut file) = log.lock() {
             // A log that cannot be written shows in the test that reads it.
@@ -143,6 +155,9 @@ async fn record(State(shop): Shared, request: Request, next: Next) -> Response {
         tokio::time::sleep(shop.delay).await;
     }
     let mut response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    if let Some(user) = user {
+        shop.issued.ends(&user);
+    }
     if let Ok(id) = random_id().parse() {
         response.headers_mut().insert("x-request-id", id);
     }

@@ -8,18 +8,22 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
 
+use super::Sending;
+use super::keeping::Keeping;
 use crate::backlog::Admitted;
 use crate::compare::endpoint::Endpoints;
 use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
 use crate::control::Control;
 use crate::exchange::{
-    Answer, Exchange, FailReason, Response, Role, SkipReason, Timestamp, UncomparableReason,
+    Answer, Exchange, FailReason, Response, Role, SessionId, SkipReason, Timestamp, UncomparableReason,
 };
 use crate::guard::Vitals;
 use crate::ledger::{Comparison, Ledger, TargetOutcome};
 use crate::policy::adaptive::Adaptive;
 use crate::policy::mask::{Masker, Sendable, request_was_masked, response_was_masked};
-use crate::policy::select::{Plan, Selector};
+use crate::policy::select::{Mode, Plan, Selector};
+use crate::policy::session::Sessions;
+use crate::policy::tokens::Tokens;
 use crate::ramp;
 use crate::replay::{Outcome, Replayer};
 use crate::report::{Observation, TargetObservation};
@@ -36,11 +40,27 @@ const NO_BASELINE: Judgement = Judgement {
     differences: Vec::new(),
 };
 
+/// What becomes of an exchange that was selected.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// Its request is sent.
+    Send(Chosen),
+    /// It is kept in a file.
+    Keep,
+}
+
 /// A request that is to be replayed, and how many of its kind it stands for.
 #[derive(Debug)]
 pub(super) struct Chosen {
     sendable: Sendable,
     weight: f64,
+}
+
+impl Chosen {
+    /// The session that the request belongs to, if order matters.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.sendable.session()
+    }
 }
 
 /// The stages behind the backlog. It never changes: what replaces it (`current`) shares with it what stays the same.
@@ -64,6 +84,10 @@ pub(super) struct Line {
     pub(super) budget: Option<Arc<Mutex<Adaptive>>>,
     /// The moment from which the budget counts.
     pub(super) begun: Instant,
+    /// Where exchanges go that are recorded only.
+    pub(super) keeping: Arc<Keeping>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) tokens: Option<Arc<Tokens>>,
     /// Whether exchanges come from a file, in which they may stand masked.
     pub(super) recorded: bool,
     /// The contexts that replayed requests carry.
@@ -83,7 +107,8 @@ impl Line {
         }
         match decided {
             Err(reason) => self.ledger.skipped(reason),
-            Ok(chosen) => {
+            Ok(Decision::Keep) => self.keep(admitted),
+            Ok(Decision::Send(chosen)) => {
                 let open = Open::new(self);
                 self.tasks.spawn(Arc::clone(self).carry(admitted, chosen, open));
             }
@@ -94,11 +119,32 @@ impl Line {
         self.replayer.targets().last().is_some_and(|target| target.role == Role::Baseline)
     }
 
-    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Chosen, SkipReason> {
+    /// What sends, for the line that replaces this one.
+    pub(super) fn sending(&self) -> Sending {
+        Sending {
+            replayer: Arc::clone(&self.replayer),
+            sessions: Arc::clone(&self.sessions),
+            tokens: self.tokens.clone(),
+        }
+    }
+
+    pub(super) fn decide(&self, exchange: &Exchange) -> Result<Decision, SkipReason> {
         if !self.control.enabled() {
             return Err(SkipReason::Disabled);
         }
-        let Plan { share } = self.selector.decide(exchange)?;
+        let decision = self.decide_enabled(exchange);
+        if let (Some(tokens), Err(_) | Ok(Decision::Keep)) = (&self.tokens, &decision) {
+            // No target will issue anything in their place, and none shall be sent them later.
+            self.replayer.expect(&tokens.issued(&exchange.response));
+        }
+        decision
+    }
+
+    fn decide_enabled(&self, exchange: &Exchange) -> Result<Decision, SkipReason> {
+        let Plan { mode, share } = self.selector.decide(exchange)?;
+        if mode == Mode::RecordOnly {
+            return Ok(Decision::Keep);
+        }
         let portion = self.control.replaying().share();
         if !ramp::holds(portion, exchange.connection) {
             return Err(SkipReason::Ramp);
@@ -112,7 +158,25 @@ impl Line {
             }
             None => weight,
         };
-        Ok(Chosen { sendable: self.masker.sendable(exchange)?, weight })
+        let sendable = self.sendable(exchange)?;
+        let sendable = if mode == Mode::DryRun { sendable.as_dry_run() } else { sendable };
+        Ok(Decision::Send(Chosen { sendable, weight }))
+    }
+
+    fn sendable(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
+        let sendable = self.masker.sendable(exchange)?;
+        let sendable = sendable.in_session(self.sessions.of(exchange));
+        Ok(match &self.tokens {
+            Some(tokens) => sendable.issuing(tokens.issued(&exchange.response)),
+            None => sendable,
+        })
+    }
+
+    /// Has an exchange kept in a file.
+    pub(super) fn keep(&self, admitted: Admitted) {
+        if let Err(reason) = self.keeping.take(admitted, &self.masker) {
+            self.ledger.skipped(reason);
+        }
     }
 
     /// Lets the budget know where replays find something.

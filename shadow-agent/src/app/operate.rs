@@ -81,8 +81,8 @@ impl Operator {
     /// Builds everything anew that changed, and puts it in force as one.
     fn replace(&self, new: &Config, changes: &Changes, first: impl FnOnce()) -> anyhow::Result<()> {
         let line = self.current.line();
-        let replayer = (!changes.targets).then(|| Arc::clone(&line.replayer));
-        let keep = Keep { run: Arc::clone(&line.run), replayer };
+        let sending = (!changes.targets).then(|| line.sending());
+        let keep = Keep { run: Arc::clone(&line.run), keeping: Arc::clone(&line.keeping), sending };
         let next = build_line(new, &self.ground, "", Some(&keep))?;
         let label = self.current.runs().next_label();
         let report = changes.rules.then(|| new_report(new, next.replayer.targets(), &label));

@@ -9,9 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Chosen, Line, Open};
+use super::line::{Chosen, Decision, Line, Open};
 use crate::backlog::{Admitted, MAX_QUEUED, Receiver};
-use crate::exchange::{ConnectionId, LostReason};
+use crate::exchange::{LostReason, SessionId};
 use crate::pace::{Pace, Schedule};
 
 /// The most exchanges that wait for their time. One that was recorded earlier and ended later than all of them is late.
@@ -25,59 +25,59 @@ const SETTLE: Duration = Duration::from_millis(250);
 pub struct Pacing {
     /// How fast.
     pub pace: Pace,
-    /// Whether the requests of one connection are sent in their order, each after the answers to the one before.
-    pub keep_order: bool,
 }
 
 /// An exchange that was selected, and what may be sent of it.
 type Ready = (Admitted, Chosen);
 
-/// The requests of connections of which one is under way.
+/// The requests of sessions of which one is under way. Each waits for the answers of all targets to the one before, and
+/// nothing is dropped, because a file can wait.
 #[derive(Debug, Default)]
 struct Chains {
-    behind: HashMap<ConnectionId, VecDeque<Ready>>,
+    behind: HashMap<SessionId, VecDeque<Ready>>,
     waiting: usize,
 }
 
 impl Chains {
-    /// Takes a request's turn: gives it back if none of its connection is under way, and keeps it otherwise.
+    /// Takes a request's turn: gives it back if it has no session or none of it is under way, and keeps it otherwise.
     fn turn(&mut self, ready: Ready) -> Option<Ready> {
-        match self.behind.get_mut(&ready.0.exchange.connection) {
+        let Some(session) = ready.1.session() else { return Some(ready) };
+        match self.behind.get_mut(&session) {
             Some(behind) => {
                 behind.push_back(ready);
                 self.waiting += 1;
                 None
             }
             None => {
-                self.behind.insert(ready.0.exchange.connection, VecDeque::new());
+                self.behind.insert(session, VecDeque::new());
                 Some(ready)
             }
         }
     }
 
-    /// The next of a connection whose request ended.
-    fn ended(&mut self, connection: ConnectionId) -> Option<Ready> {
-        let next = self.behind.get_mut(&connection).and_then(VecDeque::pop_front);
+    /// The next of a session whose request ended.
+    fn ended(&mut self, session: SessionId) -> Option<Ready> {
+        let next = self.behind.get_mut(&session).and_then(VecDeque::pop_front);
         match next {
             Some(_) => self.waiting -= 1,
-            None => drop(self.behind.remove(&connection)),
+            None => drop(self.behind.remove(&session)),
         }
         next
     }
 }
 
-/// The place of a request under way; when it is dropped, the next of its connection may go.
+/// The place of a request under way; when it is dropped, the next of its session may go.
 struct Turn {
-    connection: ConnectionId,
-    ended: Option<mpsc::UnboundedSender<ConnectionId>>,
+    session: Option<SessionId>,
+    ended: mpsc::UnboundedSender<SessionId>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(ended) = &self.ended {
+        if let Some(session) = self.session {
             // Nobody waits for it any more.
-            let _ = ended.send(self.connection);
+            let _ = self.ended.send(session);
         }
     }
 }
@@ -121,12 +121,13 @@ impl Line {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(connection) = endings.recv() => next.extend(chains.ended(connection)),
+                Some(session) = endings.recv() => next.extend(chains.ended(session)),
                 admitted = backlog.next(), if room => match admitted {
                     Some(admitted) => {
                         begin.get_or_insert(Instant::now() + SETTLE);
                         match self.decide(&admitted.exchange) {
-                            Ok(chosen) => {
+                            Ok(Decision::Keep) => self.keep(admitted),
+                            Ok(Decision::Send(chosen)) => {
                                 schedule.push(admitted.exchange.times.started, (admitted, chosen));
                             }
                             Err(reason) => self.ledger.skipped(reason),
@@ -139,15 +140,10 @@ impl Line {
                     begin = Some(now);
                     let ready = next.pop_front().or_else(|| {
                         let ready = schedule.pop(Instant::now())?;
-                        if pacing.keep_order { chains.turn(ready) } else { Some(ready) }
+                        chains.turn(ready)
                     });
                     let Some((admitted, chosen)) = ready else { continue };
-                    let connection = admitted.exchange.connection;
-                    let turn = Turn {
-                        connection,
-                        ended: pacing.keep_order.then(|| ended.clone()),
-                        _place: place,
-                    };
+                    let turn = Turn { session: chosen.session(), ended: ended.clone(), _place: place };
                     let open = Open::new(&self);
                     let line = Arc::clone(&self);
                     self.tasks.spawn(async move {

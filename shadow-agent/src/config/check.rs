@@ -5,13 +5,14 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
-use http::Method;
 use shadow_ebpf::abi;
 
 use super::file::{Raw, Text};
 use super::overlay::Overrides;
-use super::resolve::wrong;
-use super::{Capture, Config, ConfigError, Needs, Problem, Side, Source, Target, units};
+use super::resolve::{rule_source, wrong};
+use super::{
+    Capture, Config, ConfigError, Needs, Problem, Select, Side, Source, Stateful, Target, units, writes,
+};
 use crate::replay;
 
 /// The length of a token, in bytes.
@@ -93,7 +94,7 @@ pub(super) fn check(
     complete(needs, config)?;
     names(config, raw)?;
     baseline(config, raw)?;
-    unsafe_methods(config, raw)?;
+    stateful(config, raw)?;
     connections(config, raw, overrides)?;
     buffers(config, raw)?;
     rings(config, raw)?;
@@ -166,15 +167,51 @@ fn baseline(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     }
 }
 
-fn unsafe_methods(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
-    let is_safe = |name: &str| Method::from_bytes(name.as_bytes()).is_ok_and(|method| method.is_safe());
-    let Some(method) = config.select.methods.iter().find(|method| !is_safe(method)) else { return Ok(()) };
-    let Some((_, target, ..)) = targets(config, raw).find(|(_, target, ..)| !target.isolated) else {
-        return Ok(());
+/// Unsafe methods go to isolated targets only, dry runs to those that understand them, and what is recorded has a file.
+fn stateful(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
+    let rule_source = |index: usize| {
+        let rule = raw.select.rules.as_deref().and_then(|rules| rules.get(index));
+        rule.map(rule_source).unwrap_or_default()
     };
-    let source = source(raw.select.methods.iter().flatten().find(|text| text.text == *method));
-    let problem = Problem::UnsafeMethod { method: method.clone(), target: target.name.clone() };
-    Err(wrong("select.methods", source, problem))
+    for (index, rule) in config.select.rules.iter().enumerate() {
+        let is_said = rule.share.0 <= 0.0 || rule.mode.or(config.select.stateful).is_some();
+        let mut listed = Select::unsafe_among(&rule.condition.methods);
+        if let Some(method) = listed.find(|method| !is_said && !config.select.methods.contains(*method)) {
+            let problem = Problem::RuleWithoutMode(method.clone());
+            return Err(wrong(format!("select.rules[{index}].methods"), rule_source(index), problem));
+        }
+    }
+    for write in writes::writes(config) {
+        let place = |key: &str| match write.rule {
+            Some(index) => (format!("select.rules[{index}]"), rule_source(index)),
+            None => (format!("select.{key}"), source(raw.select.stateful.as_ref())),
+        };
+        match write.mode {
+            Stateful::Skip => {}
+            Stateful::Send => {
+                let target = write.to.iter().find(|target| !target.isolated);
+                let method = write.methods.iter().flatten().next();
+                let (Some(target), Some(method)) = (target, method) else { continue };
+                let listed = raw.select.methods.iter().flatten().find(|text| text.text == *method);
+                let (key, source) = match write.rule {
+                    Some(_) => place("rules"),
+                    None => ("select.methods".to_owned(), source(listed)),
+                };
+                let problem = Problem::UnsafeMethod { method: method.clone(), target: target.name.clone() };
+                return Err(wrong(key, source, problem));
+            }
+            Stateful::DryRun if write.to.is_empty() && !write.not_to.is_empty() => {
+                let (key, source) = place("stateful");
+                return Err(wrong(key, source, Problem::NoDryRun));
+            }
+            Stateful::RecordOnly if write.file.is_none() => {
+                let (_, source) = place("stateful");
+                return Err(wrong("select.record.out", source, Problem::NoRecord));
+            }
+            Stateful::DryRun | Stateful::RecordOnly => {}
+        }
+    }
+    Ok(())
 }
 
 /// Every connection to a target has its place in the kernel's map of the agent's own sockets.

@@ -313,6 +313,49 @@ pub enum Problem {
     /// A rule that both skips and samples, or does neither.
     #[error("the rule for `{0}` needs either `sample` or `skip: true`; write one of the two")]
     Rule(String),
+    /// A rule that lists an unsafe method and does not say what becomes of it.
+    #[error(
+        "the rule lists `{0}`, which is not a safe method, and nothing says what becomes of such requests; write \
+         mode: skip, send, dry-run or record-only"
+    )]
+    RuleWithoutMode(String),
+    /// A glob that is longer than a glob can be.
+    #[error("the glob is longer than the {0} characters possible; shorten it, or make several of it")]
+    GlobLength(usize),
+    /// A status, class or range that is none.
+    #[error("`{0}` is not a status; write one such as 404, a class such as 5xx, or a range such as 500-599")]
+    Status(String),
+    /// A media type that is none.
+    #[error("`{0}` matches no media type; write one such as application/json, or a glob such as image/*")]
+    MediaType(String),
+    /// Sizes of which the least is more than the greatest.
+    #[error("min is more than max, so that no body fits; swap the two")]
+    Sizes,
+    /// Dry runs, and nobody who understands them.
+    #[error(
+        "stateful requests are to be dry runs and no target declares that it understands them; write dry_run: true at \
+         a target that does, or another mode"
+    )]
+    NoDryRun,
+    /// A place in messages that is none.
+    #[error("no place in a message is named that is possible here; write {0}")]
+    Places(&'static str),
+    /// A name that no cookie or parameter can have.
+    #[error(
+        "`{0}` cannot be the name of a cookie or parameter; write up to 256 visible characters without ; , and ="
+    )]
+    PlaceName(String),
+    /// A pattern in which no token can be found.
+    #[error(
+        "`{0}` is not a path with a token in it; write one in which one segment is {{token}}, such as /carts/{{token}}/**"
+    )]
+    TokenPath(String),
+    /// A file of which the kind cannot be told.
+    #[error("`{0}` is of no kind that can be written; end its name in .gor, .gor.gz, .har or .pcapng")]
+    RecordKind(String),
+    /// Requests that are recorded only, and no file.
+    #[error("required by the mode record-only; name a file such as /var/lib/shadow-agent/kept.gor.gz")]
+    NoRecord,
     /// An address to listen on that is none.
     #[error(
         "`{0}` is not an address to listen on; write an IP address and a port such as 127.0.0.1:9465, or off"

@@ -147,8 +147,28 @@ raw! {
         exchange_timeout: Option<Text>,
         cpu: Option<Text>,
     }
-    Select { methods: Option<Vec<Text>>, only: Option<Vec<Text>>, rules: Option<Vec<Rule>>, }
-    Rule { path: Text, sample: Option<Text>, skip: Option<Text>, }
+    Select {
+        methods: Option<Vec<Text>>,
+        only: Option<Vec<Text>>,
+        rules: Option<Vec<Rule>>,
+        stateful: Option<Text>,
+        record: RecordOnly,
+    }
+    Rule {
+        methods: Option<Vec<Text>>,
+        path: Option<Text>,
+        headers: BTreeMap<String, Text>,
+        status: Option<Vec<Text>>,
+        request_body: Sizes,
+        response_body: Sizes,
+        request_type: Option<Vec<Text>>,
+        response_type: Option<Vec<Text>>,
+        sample: Option<Text>,
+        skip: Option<Text>,
+        mode: Option<Text>,
+    }
+    Sizes { min: Option<Text>, max: Option<Text>, }
+    RecordOnly { out: Option<Text>, rotate_size: Option<Text>, keep: Option<Text>, }
     Mask { keep: MaskRules, send: MaskRules, }
     MaskRules { headers: Option<Vec<Text>>, fields: Option<Vec<Text>>, query: Option<Vec<Text>>, }
     Replay {
@@ -160,11 +180,25 @@ raw! {
         baseline: Option<Target>,
         ramp: Option<Vec<Text>>,
         budget: Option<Text>,
+        dry_run: DryRun,
+        order: Option<Text>,
+        session: Place,
+        tokens: Option<Vec<Token>>,
     }
+    Token { name: Text, issued: Place, carried: Place, missing: Option<Text>, }
+    Place {
+        cookie: Option<Text>,
+        header: Option<Text>,
+        query: Option<Text>,
+        field: Option<Text>,
+        path: Option<Text>,
+    }
+    DryRun { header: Option<Text>, value: Option<Text>, }
     Target {
         name: Text,
         url: Text,
         isolated: Option<Text>,
+        dry_run: Option<Text>,
         rate: Option<Text>,
         concurrency: Option<Text>,
         timeout: Option<Text>,

@@ -17,6 +17,10 @@ mod descriptors;
 mod guards;
 mod replay;
 mod rules;
+mod select;
+mod session;
+
+pub(super) use select::source as rule_source;
 
 /// A body larger than this is not mirrored by any agent that shares a host with production.
 const MAX_BODY: u64 = 1 << 30;
@@ -41,7 +45,7 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
         enabled: read("enabled", raw.enabled.as_ref(), default.enabled, units::boolean)?,
         capture: capture::capture(&raw.capture)?,
         limits: limits(&raw.limits, default.limits)?,
-        select: rules::select(&raw.select, default.select)?,
+        select: select::select(&raw.select, default.select)?,
         mask: rules::mask(&raw.mask, default.mask)?,
         replay: replay::replay(&raw.replay, overrides)?,
         compare: rules::compare(&raw.compare, default.compare)?,

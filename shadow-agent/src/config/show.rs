@@ -1,10 +1,12 @@
 //! Writes a configuration as a file would say it, without secrets.
 
+use std::fmt::Display;
+
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
 use super::{
-    AuditPlace, Config, Credentials, GuardRule, Guards, MaskRules, Mode, Networks, Polarity, Share, Side,
-    Source, Target, TraceContext, XdpMode,
+    AuditPlace, Config, Credentials, GuardRule, Guards, MaskRules, Missing, Mode, Networks, Order, Polarity,
+    RecordOnly, SelectRule, Share, Side, Sizes, Source, Target, TokenPlace, TokenRule, TraceContext, XdpMode,
 };
 use crate::ramp::Stage;
 
@@ -86,7 +88,9 @@ fn raw(config: &Config) -> Raw {
         select: file::Select {
             methods: all(&config.select.methods),
             only: all(&config.select.only),
-            rules: Some(config.select.rules.iter().map(|rule| rule_of(&rule.path, rule.share)).collect()),
+            rules: Some(config.select.rules.iter().map(rule_of).collect()),
+            stateful: config.select.stateful.and_then(some),
+            record: config.select.record.as_ref().map(record).unwrap_or_default(),
         },
         mask: file::Mask { keep: mask_rules(&config.mask.keep), send: mask_rules(&config.mask.send) },
         replay: file::Replay {
@@ -99,6 +103,17 @@ fn raw(config: &Config) -> Raw {
             baseline: replay.baseline.as_ref().map(target),
             ramp: all(config.portion.ramp.iter().map(stage)),
             budget: some(write_rate(config.portion.budget)),
+            dry_run: file::DryRun { header: some(&replay.dry_run.0), value: some(&replay.dry_run.1) },
+            order: some(match replay.order {
+                Order::None => "none",
+                Order::Connection => "connection",
+                Order::Session(_) => "session",
+            }),
+            session: match &replay.order {
+                Order::Session(session) => places([session]),
+                Order::None | Order::Connection => file::Place::default(),
+            },
+            tokens: Some(replay.tokens.iter().map(token).collect()),
             ..file::Replay::default()
         },
         compare: file::Compare {
@@ -182,8 +197,69 @@ fn mask_rules(rules: &MaskRules) -> file::MaskRules {
     file::MaskRules { headers: all(&rules.headers), fields: all(&rules.fields), query: all(&rules.query) }
 }
 
-fn rule_of(path: &str, share: Share) -> file::Rule {
-    file::Rule { path: text(path), sample: some(write_share(share)), skip: None }
+fn rule_of(rule: &SelectRule) -> file::Rule {
+    let condition = &rule.condition;
+    file::Rule {
+        methods: listed(&condition.methods),
+        path: condition.path.as_ref().and_then(some),
+        headers: condition.headers.iter().map(|(name, glob)| (name.clone(), text(glob))).collect(),
+        status: listed(&condition.status.iter().copied().map(write_status).collect::<Vec<_>>()),
+        request_body: sizes(condition.request_body),
+        response_body: sizes(condition.response_body),
+        request_type: listed(&condition.request_type),
+        response_type: listed(&condition.response_type),
+        sample: some(write_share(rule.share)),
+        skip: None,
+        mode: rule.mode.and_then(some),
+    }
+}
+
+fn listed<'a, T: Display + 'a>(values: impl IntoIterator<Item = &'a T>) -> Option<Vec<Text>> {
+    all(values).filter(|values| !values.is_empty())
+}
+
+fn write_status((first, last): (u16, u16)) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+fn sizes(sizes: Sizes) -> file::Sizes {
+    let default = Sizes::default();
+    let given = |size: u64, default: u64| (size != default).then(|| text(write_size(size)));
+    file::Sizes { min: given(sizes.min, default.min), max: given(sizes.max, default.max) }
+}
+
+fn record(record: &RecordOnly) -> file::RecordOnly {
+    file::RecordOnly {
+        out: some(record.out.display()),
+        rotate_size: some(write_size(record.rotate_size)),
+        keep: some(record.keep),
+    }
+}
+
+fn token(rule: &TokenRule) -> file::Token {
+    file::Token {
+        name: text(&rule.name),
+        issued: places(&rule.issued),
+        carried: places(&rule.carried),
+        missing: some(match rule.missing {
+            Missing::Drop => "drop",
+            Missing::Send => "send",
+        }),
+    }
+}
+
+fn places<'a>(places: impl IntoIterator<Item = &'a TokenPlace>) -> file::Place {
+    let mut raw = file::Place::default();
+    for place in places {
+        match place {
+            TokenPlace::Cookie(name) => raw.cookie = some(name),
+            TokenPlace::Header(name) => raw.header = some(name),
+            TokenPlace::Query(name) => raw.query = some(name),
+            TokenPlace::Field(path) => raw.field = some(path),
+            TokenPlace::Path(pattern) => raw.path = some(pattern),
+        }
+    }
+    raw
 }
 
 fn endpoint(path: &str, mismatch: Option<Share>) -> file::Endpoint {
@@ -197,6 +273,7 @@ fn target(target: &Target) -> file::Target {
         name: text(&target.name),
         url: text(&target.url),
         isolated: some(target.isolated),
+        dry_run: some(target.dry_run),
         rate: some(write_rate(target.rate)),
         concurrency: some(target.concurrency),
         timeout: some(write_duration(target.timeout)),

@@ -3,13 +3,16 @@
 //! [`Sendable`] and [`Kept`] can be constructed here only; `replay` accepts nothing but the first, `report`, `admin`
 //! and logs nothing but the second.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Method, Version};
 
 use self::fields::Fields;
 use crate::config::{Credentials, Mask, MaskRules};
-use crate::exchange::{ExchangeId, Headers, Timestamp};
+use crate::exchange::{ExchangeId, Headers, SessionId, Timestamp};
 use crate::policy::PolicyError;
+use crate::policy::tokens::Issued;
 
 mod detect;
 mod fields;
@@ -34,6 +37,9 @@ pub struct Sendable {
     body: Bytes,
     trailers: Headers,
     altered: bool,
+    dry_run: bool,
+    session: Option<SessionId>,
+    issued: Arc<[Issued]>,
 }
 
 impl Sendable {
@@ -90,6 +96,60 @@ impl Sendable {
     #[must_use]
     pub fn altered(&self) -> bool {
         self.altered
+    }
+
+    /// The same request in a session, whose requests go one after the other.
+    #[must_use]
+    pub fn in_session(self, session: Option<SessionId>) -> Sendable {
+        Sendable { session, ..self }
+    }
+
+    /// The session that it belongs to.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    /// The same request, whose answers issue something in the place of what production issued.
+    #[must_use]
+    pub fn issuing(self, issued: Vec<Issued>) -> Sendable {
+        Sendable { issued: issued.into(), ..self }
+    }
+
+    /// What production issued in its answer.
+    #[must_use]
+    pub fn issued(&self) -> &[Issued] {
+        &self.issued
+    }
+
+    /// The same request with other parts, which mean to its target what these meant to production.
+    pub(in crate::policy) fn with(
+        &self,
+        target: Option<Bytes>,
+        headers: Option<Headers>,
+        body: Option<Bytes>,
+    ) -> Sendable {
+        let mut with = self.clone();
+        with.target = target.unwrap_or(with.target);
+        with.headers = headers.unwrap_or(with.headers);
+        if let Some(body) = body {
+            with.body = body;
+            send::remove(&mut with.headers, send::DESCRIBING);
+            send::remove(&mut with.trailers, send::DESCRIBING);
+        }
+        with
+    }
+
+    /// The same request as a dry run.
+    #[must_use]
+    pub fn as_dry_run(self) -> Sendable {
+        Sendable { dry_run: true, ..self }
+    }
+
+    /// Whether it goes only to targets that understand what a dry run is, and tells them that it is one.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 }
 

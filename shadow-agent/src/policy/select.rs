@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{GlobSet, GlobSetBuilder};
 use regex::Regex;
 
+use self::rules::{Rule, Rules};
 use super::chance::mix;
 use super::{PolicyError, credentials, target};
-use crate::config::{Credentials, Select, Share};
+use crate::config::{Credentials, Select, Share, Stateful};
 use crate::content;
 use crate::exchange::{Exchange, ExchangeId, Request, SkipReason};
+
+mod rules;
 
 /// Paths that act although they are fetched with a safe method: log-out, unsubscribing, OAuth and SAML callbacks,
 /// links that work once. Matched against the normalised path.
@@ -31,11 +34,24 @@ static ACTING: LazyLock<Regex> = LazyLock::new(|| {
     .expect("the pattern is valid")
 });
 
-/// How an exchange is replayed.
+/// How an exchange that was selected is replayed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
+    /// Whether and how its request is sent.
+    pub mode: Mode,
     /// The share of its like that the rule which let it through replays.
     pub share: Share,
+}
+
+/// Whether and how a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To every target.
+    Send,
+    /// As a dry run, to the targets that understand what that is.
+    DryRun,
+    /// To nobody: the exchange is kept in a file.
+    RecordOnly,
 }
 
 /// Applies `select` and the credentials policy.
@@ -44,9 +60,8 @@ pub struct Selector {
     methods: BTreeSet<String>,
     /// What is replayed at all; `None` is everything.
     only: Option<GlobSet>,
-    globs: GlobSet,
-    /// The share of the rule that each glob of `globs` belongs to.
-    shares: Vec<Share>,
+    rules: Rules,
+    stateful: Option<Stateful>,
     credentials: Credentials,
 }
 
@@ -54,44 +69,86 @@ impl Selector {
     /// What `select` says. A path `/a/**` matches `/a` itself, too.
     ///
     /// # Errors
-    /// When a path is not a glob.
+    /// When something is not a glob.
     pub fn new(select: &Select, credentials: Credentials) -> Result<Selector, PolicyError> {
-        let mut globs = GlobSetBuilder::new();
-        let mut shares = Vec::new();
-        for rule in &select.rules {
-            for glob in globs_of(&rule.path)? {
-                globs.add(glob);
-                shares.push(rule.share);
-            }
-        }
         let mut only = GlobSetBuilder::new();
         for path in &select.only {
-            for glob in globs_of(path)? {
+            for glob in rules::globs_of(path)? {
                 only.add(glob);
             }
         }
-        let only = if select.only.is_empty() { None } else { Some(build(&only)?) };
-        Ok(Selector { methods: select.methods.clone(), only, globs: build(&globs)?, shares, credentials })
+        let only = if select.only.is_empty() { None } else { Some(rules::build(&only)?) };
+        let (methods, stateful) = (select.methods.clone(), select.stateful);
+        Ok(Selector { methods, only, rules: Rules::new(&select.rules)?, stateful, credentials })
     }
 
-    /// Whether an exchange is replayed.
+    /// Whether an exchange is replayed, and how.
     ///
-    /// Paths are matched after normalisation, so that another spelling does not escape a rule. An explicit rule with a
-    /// share above 0 overrides the built-in skips.
+    /// Paths are matched after normalisation, so that another spelling does not escape a rule. A rule with a share above 0
+    /// overrides the built-in skips if it names a path.
+    ///
+    /// Stateful are requests with an unsafe method, those that a rule lets through although their path acts, and those
+    /// whose safe method a rule lists and gives a mode. Their mode is that of the first matching rule, or that of
+    /// `select.stateful`, or that they are sent. Unsafe methods are sent only if they are listed: in `select.methods`, or
+    /// in a rule that is there for sending.
     ///
     /// # Errors
     /// The first reason against it, in this order: marked, method, outside of `only`, the first matching rule, the
-    /// built-in skips, credentials, production's 304, an event stream.
+    /// built-in skips, and where something would be sent credentials, production's 304, an event stream.
     pub fn decide(&self, exchange: &Exchange) -> Result<Plan, SkipReason> {
         let request = &exchange.request;
         if is_marked(request) {
             return Err(SkipReason::Marked);
         }
-        if !self.methods.contains(request.method.as_str()) {
-            return Err(SkipReason::Method);
+        let path = target::normalised(request.path());
+        let rule = self.rules.first(exchange, &path);
+        let acts = ACTING.is_match(&path);
+        let mode = self.mode(request.method.as_str(), request.method.is_safe(), acts, rule)?;
+        if self.only.as_ref().is_some_and(|only| !only.is_match(&path)) {
+            return Err(SkipReason::Rule);
         }
-        let share = self.decide_by_path(exchange.id, &target::normalised(request.path()))?;
-        if self.credentials == Credentials::Skip && credentials::carried(request) {
+        let mode = mode.ok_or(SkipReason::Rule)?;
+        match rule {
+            Some(rule) if rule.share.0 <= 0.0 => return Err(SkipReason::Rule),
+            Some(rule) if !in_sample(exchange.id, rule.share) => return Err(SkipReason::Sampled),
+            Some(rule) if rule.has_path => {}
+            _ if acts => return Err(SkipReason::Rule),
+            _ => {}
+        }
+        if mode != Mode::RecordOnly {
+            self.sendable(exchange)?;
+        }
+        Ok(Plan { mode, share: rule.map_or(Share::ALL, |rule| rule.share) })
+    }
+
+    /// What becomes of a request of that method; nothing where that is to skip it.
+    fn mode(
+        &self,
+        method: &str,
+        is_safe: bool,
+        acts: bool,
+        rule: Option<&Rule>,
+    ) -> Result<Option<Mode>, SkipReason> {
+        let named = rule.is_some_and(|rule| rule.methods.contains(method));
+        let listed = self.methods.contains(method);
+        let own = rule.and_then(|rule| rule.mode);
+        if is_safe && !acts && !(named && own.is_some()) {
+            return if listed || named { Ok(Some(Mode::Send)) } else { Err(SkipReason::Method) };
+        }
+        let mode = own.or(self.stateful);
+        let may_send = listed || named && (is_safe || mode == Some(Stateful::Send));
+        match mode {
+            Some(Stateful::DryRun) => Ok(Some(Mode::DryRun)),
+            Some(Stateful::RecordOnly) => Ok(Some(Mode::RecordOnly)),
+            Some(Stateful::Skip) if own.is_none() && !is_safe => Err(SkipReason::Method),
+            Some(Stateful::Skip) => Ok(None),
+            Some(Stateful::Send) | None if may_send => Ok(Some(Mode::Send)),
+            Some(Stateful::Send) | None => Err(SkipReason::Method),
+        }
+    }
+
+    fn sendable(&self, exchange: &Exchange) -> Result<(), SkipReason> {
+        if self.credentials == Credentials::Skip && credentials::carried(&exchange.request) {
             return Err(SkipReason::Credentials);
         }
         if exchange.response.status == 304 {
@@ -99,39 +156,9 @@ impl Selector {
         }
         match content::media_type(&exchange.response.headers).as_deref() {
             Some("text/event-stream" | "multipart/x-mixed-replace") => Err(SkipReason::Streaming),
-            _ => Ok(Plan { share }),
+            _ => Ok(()),
         }
     }
-
-    fn decide_by_path(&self, id: ExchangeId, path: &str) -> Result<Share, SkipReason> {
-        if self.only.as_ref().is_some_and(|only| !only.is_match(path)) {
-            return Err(SkipReason::Rule);
-        }
-        let first = if self.shares.is_empty() { None } else { self.globs.matches(path).first().copied() };
-        match first.and_then(|first| self.shares.get(first)) {
-            Some(share) if share.0 <= 0.0 => Err(SkipReason::Rule),
-            Some(share) if !in_sample(id, *share) => Err(SkipReason::Sampled),
-            Some(share) => Ok(*share),
-            None if ACTING.is_match(path) => Err(SkipReason::Rule),
-            None => Ok(Share::ALL),
-        }
-    }
-}
-
-/// The globs that a configured path stands for.
-fn globs_of(path: &str) -> Result<Vec<Glob>, PolicyError> {
-    let glob = |pattern: &str| {
-        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-        glob.map_err(|source| PolicyError::Glob { path: path.to_owned(), source })
-    };
-    [Some(path), path.strip_suffix("/**")].into_iter().flatten().map(glob).collect()
-}
-
-fn build(globs: &GlobSetBuilder) -> Result<GlobSet, PolicyError> {
-    globs.build().map_err(|source| PolicyError::Glob {
-        path: source.glob().unwrap_or("(all paths together)").to_owned(),
-        source,
-    })
 }
 
 /// Whether the request is one that this agent replayed, or one that a shadow made because of it.

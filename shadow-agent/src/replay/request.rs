@@ -20,7 +20,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields that the marks and field lines of our own add, at most.
-const OWN_FIELDS: usize = 10;
+const OWN_FIELDS: usize = 11;
 
 /// What one target wants to be different from the request as captured.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(super) struct Rewrite {
     /// The target's name, by which its requests have trace contexts of their own.
     target: String,
     traces: Contexts,
+    /// What says that a request is a dry run, if the target understands it.
+    dry_run: Option<(HeaderName, HeaderValue)>,
 }
 
 /// A request as it is sent by HTTP/2.
@@ -75,7 +77,28 @@ impl Rewrite {
         let remove = target.remove_headers.iter().map(|header| name(header)).collect::<Result<_, _>>()?;
         let prefix = target.url.path().trim_end_matches('/');
         let prefix = Bytes::copy_from_slice(prefix.as_bytes());
-        Ok(Rewrite { prefix, host, set, remove, target: target.name.clone(), traces })
+        let target = target.name.clone();
+        Ok(Rewrite { prefix, host, set, remove, dry_run: None, target, traces })
+    }
+
+    /// Has dry runs carry this field.
+    ///
+    /// # Errors
+    /// When it is not valid, or belongs to the connection.
+    pub(super) fn understand_dry_runs(
+        &mut self,
+        target: &str,
+        (name, value): &(String, String),
+    ) -> Result<(), ReplayError> {
+        let error = || ReplayError::Header { target: target.to_owned(), name: name.clone() };
+        let field = HeaderName::try_from(name).ok().filter(|name| !is_hop_by_hop(name)).ok_or_else(error)?;
+        self.dry_run = Some((field, HeaderValue::from_str(value).map_err(|_| error())?));
+        Ok(())
+    }
+
+    /// Whether the target understands what a dry run is.
+    pub(super) fn has_dry_run(&self) -> bool {
+        self.dry_run.is_some()
     }
 
     /// The request as this target is sent it, marks included.
@@ -101,6 +124,9 @@ impl Rewrite {
         }
         if !headers.contains_key(header::HOST) {
             headers.try_insert(header::HOST, self.host.clone())?;
+        }
+        if let (true, Some((name, value))) = (request.is_dry_run(), &self.dry_run) {
+            headers.try_insert(name, value.clone())?;
         }
         marks::put(&mut headers, request, &self.traces, &self.target)?;
         *message.headers_mut() = headers;
@@ -265,6 +291,21 @@ mod tests {
 
     fn values<'a>(message: &'a Request<Full<Bytes>>, name: &str) -> Vec<&'a [u8]> {
         message.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect()
+    }
+
+    #[test]
+    fn a_dry_run_says_so_in_one_field_and_no_other_request_does() {
+        let mut rewrite = Rewrite::new(&target(80), Contexts::new(config::TraceContext::Mint, 0)).unwrap();
+        assert!(!rewrite.has_dry_run());
+        let field = ("x-dry-run".to_owned(), "yes".to_owned());
+        rewrite.understand_dry_runs("candidate", &field).unwrap();
+        let request = Sendable::clone(&sendable("POST", "/", &[("x-dry-run", "no"), ("X-Dry-Run", "2")], ""));
+        let sent = rewrite.apply(&request).unwrap();
+        assert_eq!(values(&sent, "x-dry-run"), [b"no".as_slice(), b"2"], "what the client said");
+        let sent = rewrite.apply(&request.as_dry_run()).unwrap();
+        assert_eq!(values(&sent, "x-dry-run"), [b"yes"]);
+        let refused = rewrite.understand_dry_runs("candidate", &("connection".to_owned(), "x".to_owned()));
+        assert!(refused.is_err());
     }
 
     #[test]

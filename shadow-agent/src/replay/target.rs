@@ -20,6 +20,8 @@ use super::breaker::{Breaker, Pass};
 use super::connection::{Broken, Connection, Progress};
 use super::gate::Gate;
 use super::http2;
+use super::mapping::Mapping;
+use super::order::Order;
 use super::pool::Pool;
 use super::rate::Bucket;
 use super::request::Rewrite;
@@ -29,10 +31,11 @@ use super::socket::{ConnectError, Connector, Link};
 use super::unsendable::Unsendable;
 use super::{Outcome, ReplayError, Settings};
 use crate::config;
-use crate::exchange::{Answer, DropReason, FailReason};
+use crate::exchange::{Answer, DropReason, FailReason, SessionId};
 use crate::policy::mask::Sendable;
 
 mod shared;
+mod turn;
 
 /// How long connecting may take at most, within the target's timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,6 +57,9 @@ pub(super) struct Target {
     body_limit: usize,
     room: Room,
     gate: Arc<Gate>,
+    order: Order,
+    /// The tokens of all targets, and the position of this one.
+    tokens: Option<(Arc<Mapping>, usize)>,
 }
 
 /// What requests of HTTP/2 have in common.
@@ -116,11 +122,27 @@ impl Target {
             body_limit: settings.body_limit,
             room,
             gate,
+            order: Order::new(Duration::ZERO),
+            tokens: None,
         })
+    }
+
+    /// Says by which header field, and which value of it, the target understands that a request is a dry run.
+    ///
+    /// # Errors
+    /// When no request can carry it.
+    pub(super) fn understand_dry_runs(
+        &mut self,
+        field: Option<&(String, String)>,
+    ) -> Result<(), ReplayError> {
+        field.map_or(Ok(()), |field| self.rewrite.understand_dry_runs(&self.shared.target, field))
     }
 
     /// Sends a request as soon as the limits allow, or not at all. Ends within twice the timeout.
     pub(super) async fn send(&self, request: &Sendable) -> Outcome {
+        if request.is_dry_run() && !self.rewrite.has_dry_run() {
+            return Outcome::Dropped(DropReason::DryRun);
+        }
         let Admission { _slot, pass } = match self.admit(request).await {
             Ok(admission) => admission,
             Err(reason) => return Outcome::Dropped(reason),
@@ -188,12 +210,12 @@ impl Target {
         let deadline = Instant::now() + self.timeout;
         let mut timer = pin!(sleep_until(deadline));
         let message = self.message(request)?;
-        let (connection, pooled) = match self.pool.take(Instant::now()) {
+        let (connection, pooled) = match self.pool.take(request.session(), Instant::now()) {
             Some(connection) => (connection, true),
             None => (Box::pin(self.connect(deadline)).await?, false),
         };
         self.gate.check_switch().map_err(Outcome::Dropped)?;
-        match self.attempt(connection, message, timer.as_mut()).await? {
+        match self.attempt(connection, message, request.session(), timer.as_mut()).await? {
             Ok(answer) => Ok(answer),
             Err(broken) if pooled && may_resend(broken, request.method()) => {
                 // What may have been sent once can no longer be dropped, only fail.
@@ -214,7 +236,7 @@ impl Target {
         let message = self.message(request)?;
         let connection = self.connect(deadline).await?;
         self.gate.check_switch().map_err(Outcome::Dropped)?;
-        let answer = self.attempt(connection, message, timer).await?;
+        let answer = self.attempt(connection, message, request.session(), timer).await?;
         answer.map_err(|broken| Outcome::Failed(broken.reason))
     }
 
@@ -227,6 +249,7 @@ impl Target {
         &self,
         mut connection: Box<Connection>,
         message: Request<Full<Bytes>>,
+        owner: Option<SessionId>,
         timer: Pin<&mut Sleep>,
     ) -> Result<Result<Answer, Broken>, Outcome> {
         let exchange = connection.exchange(message, self.body_limit);
@@ -237,7 +260,7 @@ impl Target {
             () = self.gate.aborting() => return Err(Outcome::Failed(FailReason::Shutdown)),
         };
         if ended.is_ok() {
-            self.pool.put(connection, Instant::now());
+            self.pool.put(connection, owner, Instant::now());
         }
         Ok(ended)
     }

@@ -18,6 +18,7 @@ mod http2_server;
 mod limits;
 mod own;
 pub(crate) mod server;
+mod sessions;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const BODY_LIMIT: usize = 100;
@@ -27,6 +28,8 @@ const SETTINGS: Settings = Settings {
     held_limit: 1 << 20,
     own: Registrar::none(),
     traces: Contexts::new(config::TraceContext::Mint, 0),
+    settle: Duration::ZERO,
+    tokens: None,
 };
 /// For what must not happen within a test.
 const LONG: Duration = Duration::from_secs(60);
@@ -94,7 +97,7 @@ pub(super) fn target(port: u16) -> config::Target {
 }
 
 fn start(targets: Vec<config::Target>, baseline: Option<config::Target>, control: &Control) -> Replayer {
-    let config = config::Replay { credentials: config::Credentials::Forward, targets, baseline };
+    let config = config::Replay { targets, baseline, ..config::Replay::default() };
     Replayer::start(&config, &SETTINGS, control.clone()).unwrap()
 }
 
@@ -206,8 +209,7 @@ async fn what_makes_no_sense_is_refused_with_its_name_and_the_remedy() {
     for (change, named) in cases {
         let mut target = target(80);
         change(&mut target);
-        let config =
-            config::Replay { credentials: config::Credentials::Skip, targets: vec![target], baseline: None };
+        let config = config::Replay { targets: vec![target], ..config::Replay::default() };
         let settings = Settings { body_limit: 1, ..SETTINGS };
         let error = Replayer::start(&config, &settings, Control::new(true)).unwrap_err().to_string();
         assert!(error.contains(named) && error.contains("`to-80`") && error.contains(';'), "{error}");

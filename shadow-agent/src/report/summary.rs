@@ -405,7 +405,13 @@ pub fn remedy(reason: SkipReason) -> &'static str {
         SkipReason::Upgrade => "the connection left HTTP (WebSocket or a tunnel)",
         SkipReason::NotHttp => "the connection is not HTTP; take its port out of --port",
         SkipReason::Unmaskable => {
-            "a rule of mask.send could not be applied to the body, so nothing was sent; check the rule against the body's format"
+            "a rule of mask.send (for what is only recorded: of mask.keep) could not be applied to the body, so nothing was sent or kept; check the rule against the body's format"
+        }
+        SkipReason::Recorded => {
+            "kept in the files of select.record instead of sent; replay them with shadow-agent replay --from"
+        }
+        SkipReason::NotRecorded => {
+            "the files of select.record could not be written, or not fast enough; make room, or record less"
         }
     }
 }

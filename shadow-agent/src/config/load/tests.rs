@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::super::{AuditPlace, Credentials, Mode, NetNs, Polarity, Share, Side, XdpMode, show};
-use super::super::{GuardAction, GuardRule, Guards};
+use super::super::{
+    AuditPlace, Condition, Credentials, GuardAction, GuardRule, Guards, Missing, Mode, NetNs, Order,
+    Polarity, RecordOnly, SelectRule, Share, Side, Sizes, Stateful, TokenPlace, XdpMode, show,
+};
 use super::*;
 use crate::cli::{Cli, Command};
 use crate::ramp::Stage;
@@ -99,7 +101,20 @@ limits: { flows: 1024, flow_buffer: 512KiB, total_buffer: 64MiB, body: 2MiB, exc
 select:
   methods: [GET, POST]
   only: ["/api/**"]
-  rules: [ { path: "/api/**", sample: 50% }, { path: "/admin/**", skip: true } ]
+  rules:
+    - { path: "/api/**", sample: 50% }
+    - { path: "/admin/**", skip: true }
+    - methods: [PUT]
+      headers: { X-Tenant: "acme-*" }
+      status: [200, "4xx", "500-599"]
+      request_body: { min: 1KiB, max: 1MiB }
+      response_body: { max: 2MiB }
+      request_type: ["application/*"]
+      response_type: [Text/HTML]
+      sample: 25%
+      mode: dry-run
+  stateful: record-only
+  record: { out: /var/tmp/kept.gor.gz, rotate_size: 1MiB, keep: 3 }
 mask:
   keep: { headers: [Authorization], fields: ["$..email"], query: [token, key] }
   send: { headers: [cookie], fields: ["$..card.number"], query: [session] }
@@ -110,10 +125,16 @@ replay:
   timeout: 2s
   targets:
     - { name: candidate, url: "http://10.0.0.9:8080/v2", isolated: true, rate: 100/s, concurrency: 4, timeout: 1s, headers: { set: { X-Env: shadow }, remove: [X-Internal] } }
-    - { name: other, url: "http://shadow.internal", isolated: true }
+    - { name: other, url: "http://shadow.internal", isolated: true, dry_run: true }
   baseline: { name: baseline, url: "http://[fd00::1]:8080", isolated: true }
   ramp: [1% 10m, 10% 1h, 50%]
   budget: 200/s
+  dry_run: { header: X-Mode, value: dry }
+  order: session
+  session: { field: "$.user.id" }
+  tokens:
+    - { name: sid, issued: { cookie: sid }, carried: { cookie: sid, query: s, path: "/carts/{token}/**" } }
+    - { name: csrf, issued: { header: X-Csrf, field: "$.csrf" }, carried: { header: X-Csrf }, missing: send }
 compare:
   headers: [content-type]
   ignore: ["$.request_id"]
@@ -156,8 +177,33 @@ fn every_key_reaches_its_field() {
     assert_eq!((limits.body, limits.exchange_timeout), (2 << 20, Duration::from_secs(30)));
     assert_eq!(config.select.methods.iter().collect::<Vec<_>>(), ["GET", "POST"]);
     assert_eq!(config.select.only, ["/api/**"]);
-    let rules: Vec<_> = config.select.rules.iter().map(|rule| (rule.path.as_str(), rule.share)).collect();
-    assert_eq!(rules, [("/api/**", Share(0.5)), ("/admin/**", Share(0.0))]);
+    let rule = SelectRule::by_path;
+    assert_eq!(config.select.rules[..2], [rule("/api/**", Share(0.5)), rule("/admin/**", Share(0.0))]);
+    let condition = Condition {
+        methods: ["PUT".to_owned()].into(),
+        path: None,
+        headers: vec![("x-tenant".to_owned(), "acme-*".to_owned())],
+        status: vec![(200, 200), (400, 499), (500, 599)],
+        request_body: Sizes { min: 1 << 10, max: 1 << 20 },
+        response_body: Sizes { min: 0, max: 2 << 20 },
+        request_type: vec!["application/*".to_owned()],
+        response_type: vec!["text/html".to_owned()],
+    };
+    let by_all = SelectRule { condition, share: Share(0.25), mode: Some(Stateful::DryRun) };
+    assert_eq!(config.select.rules[2..], [by_all]);
+    assert_eq!(config.select.stateful, Some(Stateful::RecordOnly));
+    let record = RecordOnly { out: "/var/tmp/kept.gor.gz".into(), rotate_size: 1 << 20, keep: 3 };
+    assert_eq!(config.select.record, Some(record));
+    assert_eq!(config.replay.dry_run, ("x-mode".to_owned(), "dry".to_owned()));
+    let text = |text: &str| text.to_owned();
+    assert_eq!(config.replay.order, Order::Session(TokenPlace::Field(text("$.user.id"))));
+    let [sid, csrf] = &config.replay.tokens[..] else { panic!() };
+    assert_eq!((sid.name.as_str(), sid.missing, csrf.missing), ("sid", Missing::Drop, Missing::Send));
+    assert_eq!(sid.issued, [TokenPlace::Cookie(text("sid"))]);
+    let carried = [TokenPlace::Cookie(text("sid")), TokenPlace::Query(text("s"))];
+    assert_eq!(sid.carried[..2], carried);
+    assert_eq!(sid.carried[2..], [TokenPlace::Path(text("/carts/{token}/**"))]);
+    assert_eq!(csrf.issued, [TokenPlace::Header(text("x-csrf")), TokenPlace::Field(text("$.csrf"))]);
     assert_eq!(config.mask.keep.headers, ["authorization"]);
     assert_eq!(config.mask.keep.fields, ["$..email"]);
     assert_eq!(config.mask.keep.query, ["token", "key"]);
@@ -295,7 +341,8 @@ fn every_flag_and_its_variable_do_the_same() {
     let by_environment =
         load(Needs::RUN, None, variables(&environment).into_iter(), &RunArgs::default()).unwrap();
     assert_eq!(by_flags, by_environment);
-    assert_eq!(load_from(EVERY_KEY, &[], words).unwrap().capture.ports, [(80, 80), (90, 91)]);
+    let file = EVERY_KEY.replace("mode: dry-run", "mode: skip");
+    assert_eq!(load_from(&file, &[], words).unwrap().capture.ports, [(80, 80), (90, 91)]);
 
     assert_eq!(by_flags.capture.interfaces, ["eth1", "veth*"]);
     assert_eq!(by_flags.capture.server.include, ["10.0.0.0/8".parse().unwrap()]);
@@ -319,7 +366,9 @@ fn every_flag_and_its_variable_do_the_same() {
 fn a_given_limit_beats_the_one_of_a_target_and_a_given_target_inherits_nothing() {
     let config = load_from(EVERY_KEY, &[], "--rate 1/s --concurrency 1").unwrap();
     assert!(config.replay.targets.iter().all(|target| target.rate == Some(1.0) && target.concurrency == 1));
-    let refused = load_from(EVERY_KEY, &[], "--shadow http://elsewhere").unwrap_err();
+    let file =
+        EVERY_KEY.replace("stateful: record-only", "stateful: send").replace("mode: dry-run", "mode: skip");
+    let refused = load_from(&file, &[], "--shadow http://elsewhere").unwrap_err();
     assert!(
         refused.contains("`POST` is not a safe method and `candidate` is not declared isolated"),
         "{refused}"

@@ -8,7 +8,7 @@ use super::super::file::{self, Text};
 use super::super::overlay::Overrides;
 use super::super::{ConfigError, Credentials, Problem, Replay, Target, units};
 use super::rules::header_name;
-use super::{at_most, count, list, parse, read, within, wrong};
+use super::{at_most, count, list, parse, read, session, within, wrong};
 
 const MAX_TARGETS: usize = 8;
 const MAX_HEADERS: usize = 64;
@@ -43,7 +43,21 @@ pub(super) fn replay(raw: &file::Replay, overrides: &Overrides) -> Result<Replay
         credentials: read("replay.credentials", raw.credentials.as_ref(), Credentials::Skip, credentials)?,
         targets: resolved?,
         baseline: baseline.transpose()?,
+        dry_run: dry_run(&raw.dry_run, Replay::default().dry_run)?,
+        order: session::order(raw)?,
+        tokens: session::tokens(raw.tokens.as_deref())?,
     })
+}
+
+fn dry_run(raw: &file::DryRun, default: (String, String)) -> Result<(String, String), ConfigError> {
+    let value = |text: &str| match HeaderValue::from_str(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(Problem::HeaderValue),
+    };
+    Ok((
+        read("replay.dry_run.header", raw.header.as_ref(), default.0, own_header)?,
+        read("replay.dry_run.value", raw.value.as_ref(), default.1, value)?,
+    ))
 }
 
 fn credentials(text: &str) -> Result<Credentials, Problem> {
@@ -79,6 +93,7 @@ fn target(
             let (key, text) = nearest(key, "isolated", &overrides.isolated, &raw.isolated, &None);
             read(&key, text, default.isolated, units::boolean)?
         },
+        dry_run: read(&format!("{key}.dry_run"), raw.dry_run.as_ref(), default.dry_run, units::boolean)?,
         rate: {
             let (key, text) = nearest(key, "rate", &overrides.rate, &raw.rate, &section.rate);
             read(&key, text, default.rate, rate)?

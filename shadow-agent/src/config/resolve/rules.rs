@@ -1,57 +1,15 @@
-//! Resolves `select`, `mask` and `compare`: the lists of names, globs and paths.
+//! Resolves `mask` and `compare`: the lists of names, patterns and paths.
 
-use globset::GlobBuilder;
-use http::{HeaderName, Method};
+use http::HeaderName;
 use serde_json_path::JsonPath;
 
 use super::super::file::{self, Text};
-use super::super::{
-    Compare, ConfigError, EndpointRule, Mask, MaskRules, Problem, Select, SelectRule, Share, units,
-};
+use super::super::{Compare, ConfigError, EndpointRule, Mask, MaskRules, Problem, units};
 use super::{at_most, count, descriptors, list, not_yet, parse, read, wrong};
 
-const MAX_METHODS: usize = 32;
-const MAX_RULES: usize = 256;
+pub(super) const MAX_RULES: usize = 256;
 const MAX_NAMES: usize = 256;
 const MAX_ENDPOINTS: u64 = 10_000;
-
-pub(super) fn select(raw: &file::Select, default: Select) -> Result<Select, ConfigError> {
-    let methods = match &raw.methods {
-        Some(texts) if texts.is_empty() => {
-            let remedy = "list at least one method, such as GET, or leave the key out";
-            return Err(wrong("select.methods", Default::default(), Problem::Required(remedy)));
-        }
-        Some(texts) => list("select.methods", texts, MAX_METHODS, method)?.into_iter().collect(),
-        None => default.methods,
-    };
-    let only = names("select.only", raw.only.as_deref(), default.only, glob)?;
-    let rules = raw.rules.as_deref().unwrap_or_default();
-    at_most("select.rules", rules.first().map(|rule| rule.path.source), rules.len(), MAX_RULES)?;
-    let rules: Result<_, _> =
-        rules.iter().enumerate().map(|(index, raw)| rule(&format!("select.rules[{index}]"), raw)).collect();
-    Ok(Select { methods, only, rules: rules? })
-}
-
-/// A method (RFC 9110, section 9.1) that makes sense to replay; tunnels do not.
-fn method(text: &str) -> Result<String, Problem> {
-    let is_upper = text.bytes().all(|b| !b.is_ascii_lowercase());
-    match Method::from_bytes(text.as_bytes()) {
-        Ok(method) if is_upper && method != Method::CONNECT => Ok(text.to_owned()),
-        _ => Err(Problem::Method(text.to_owned())),
-    }
-}
-
-fn rule(key: &str, raw: &file::Rule) -> Result<SelectRule, ConfigError> {
-    let path = required(key, &raw.path, "give the rule a glob over paths, such as /admin/**", glob)?;
-    let skip = read(&format!("{key}.skip"), raw.skip.as_ref(), false, units::boolean)?;
-    let share =
-        raw.sample.as_ref().map(|text| parse(&format!("{key}.sample"), text, units::share)).transpose()?;
-    match (skip, share) {
-        (true, None) => Ok(SelectRule { path, share: Share(0.0) }),
-        (false, Some(share)) => Ok(SelectRule { path, share }),
-        _ => Err(wrong(key, raw.path.source, Problem::Rule(path))),
-    }
-}
 
 fn required<T>(
     key: &str,
@@ -63,16 +21,6 @@ fn required<T>(
     match path.text.is_empty() {
         true => Err(wrong(key, path.source, Problem::Required(remedy))),
         false => parse(&key, path, how),
-    }
-}
-
-fn glob(text: &str) -> Result<String, Problem> {
-    if !text.starts_with(['/', '*', '{', '[', '?']) {
-        return Err(Problem::NoSlash(text.to_owned()));
-    }
-    match GlobBuilder::new(text).literal_separator(true).build() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Problem::Glob { value: text.to_owned(), problem: error.kind().to_string() }),
     }
 }
 
@@ -92,7 +40,7 @@ fn mask_rules(key: &str, raw: &file::MaskRules, default: MaskRules) -> Result<Ma
     })
 }
 
-fn names(
+pub(super) fn names(
     key: &str,
     texts: Option<&[Text]>,
     default: Vec<String>,
@@ -108,7 +56,7 @@ pub(super) fn header_name(text: &str) -> Result<String, Problem> {
         .map_err(|_| Problem::HeaderName(text.to_owned()))
 }
 
-fn json_path(text: &str) -> Result<String, Problem> {
+pub(super) fn json_path(text: &str) -> Result<String, Problem> {
     match JsonPath::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(Problem::JsonPath { value: text.to_owned(), problem: error.message().to_owned() }),

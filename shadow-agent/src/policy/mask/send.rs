@@ -1,5 +1,7 @@
 //! Makes the request as the shadow may see it. What cannot be masked is not sent.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -87,6 +89,9 @@ impl Masker {
             body,
             trailers,
             altered,
+            dry_run: false,
+            session: None,
+            issued: Arc::default(),
         })
     }
 }

@@ -2,17 +2,17 @@ use super::*;
 use crate::config::SelectRule;
 use crate::policy::fixture::exchange;
 
+mod stateful;
+
 fn selector(rules: &[(&str, f64)], credentials: Credentials) -> Selector {
-    let rules = rules
-        .iter()
-        .map(|(path, share)| SelectRule { path: (*path).to_owned(), share: Share(*share) })
-        .collect();
+    let rules = rules.iter().map(|(path, share)| SelectRule::by_path(path, Share(*share))).collect();
     Selector::new(&Select { rules, ..Select::default() }, credentials).unwrap()
 }
 
 #[track_caller]
 fn check(selector: &Selector, request: &str, response: &str, expected: Result<(), SkipReason>) {
-    assert_eq!(selector.decide(&exchange(request, response)).map(drop), expected, "{request} -> {response}");
+    let decided = selector.decide(&exchange(request, response));
+    assert_eq!(decided.map(|plan| plan.mode), expected.map(|()| Mode::Send), "{request} -> {response}");
 }
 
 #[test]
@@ -144,10 +144,7 @@ fn paths_that_act_are_skipped_unless_a_rule_names_them() {
 #[test]
 fn narrowing_the_paths_overrides_neither_rules_nor_built_in_skips() {
     let only = ["/api/**", "/b/*"].map(str::to_owned).to_vec();
-    let rules = vec![
-        SelectRule { path: "/api/admin/**".to_owned(), share: Share(0.0) },
-        SelectRule { path: "/c".to_owned(), share: Share::ALL },
-    ];
+    let rules = vec![SelectRule::by_path("/api/admin/**", Share(0.0)), SelectRule::by_path("/c", Share::ALL)];
     let select = Select { only, rules, ..Select::default() };
     let selector = Selector::new(&select, Credentials::Skip).unwrap();
     let cases = [
@@ -186,7 +183,7 @@ fn a_sample_has_its_size_and_contains_every_smaller_one() {
 
 #[test]
 fn a_bad_glob_is_named() {
-    let rules = vec![SelectRule { path: "/a[".to_owned(), share: Share::ALL }];
+    let rules = vec![SelectRule::by_path("/a[", Share::ALL)];
     let error = Selector::new(&Select { rules, ..Select::default() }, Credentials::Skip).unwrap_err();
     assert!(error.to_string().starts_with("select: the path `/a[` is not a valid glob"), "{error}");
 }

@@ -253,7 +253,7 @@ async fn a_body_of_many_reads_is_whole() {
     let config = config::Replay {
         credentials: config::Credentials::Forward,
         targets: vec![target(server.port)],
-        baseline: None,
+        ..config::Replay::default()
     };
     let settings = Settings { body_limit: SIZE, ..SETTINGS };
     let replayer = Replayer::start(&config, &settings, Control::new(true)).unwrap();

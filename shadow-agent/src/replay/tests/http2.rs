@@ -241,7 +241,7 @@ async fn a_body_larger_than_every_window_goes_both_ways() {
     let config = config::Replay {
         credentials: config::Credentials::Forward,
         targets: vec![target(server.port)],
-        baseline: None,
+        ..config::Replay::default()
     };
     let replayer =
         Replayer::start(&config, &Settings { body_limit: SIZE, ..SETTINGS }, Control::new(true)).unwrap();

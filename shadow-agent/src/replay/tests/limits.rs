@@ -76,6 +76,7 @@ async fn answers_that_wait_for_another_target_are_bounded() {
         credentials: config::Credentials::Forward,
         targets: vec![target(quick.port)],
         baseline: Some(config::Target { timeout: SHORT, ..target(hanging.port) }),
+        ..config::Replay::default()
     };
     let settings = Settings { held_limit: HELD, ..SETTINGS };
     let replayer = Arc::new(Replayer::start(&config, &settings, Control::new(true)).unwrap());

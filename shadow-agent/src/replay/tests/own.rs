@@ -50,8 +50,7 @@ impl Book {
 }
 
 fn start_with(own: Registrar, target: config::Target) -> Replayer {
-    let config =
-        config::Replay { credentials: config::Credentials::Forward, targets: vec![target], baseline: None };
+    let config = config::Replay { targets: vec![target], ..config::Replay::default() };
     Replayer::start(&config, &Settings { own, ..SETTINGS }, Control::new(true)).unwrap()
 }
 

@@ -93,6 +93,8 @@ pub(crate) fn loss(
         DropReason::Concurrency,
         DropReason::Memory,
         DropReason::Socket,
+        DropReason::Order,
+        DropReason::Token,
     ];
     let dropped = dropped.map(|reason| {
         let count = target.and_then(|counts| counts.dropped.get(reason as usize));

@@ -114,6 +114,18 @@ fn impossible_values_are_refused_with_key_line_value_and_remedy() {
         ("select: { rules: [{ path: \"a/*\", skip: true }] }", "line 3 of F: select.rules[0].path: `a/*` matches no path, because paths begin with a slash; write /a/*".to_owned()),
         ("select: { rules: [{ path: /a }] }", "line 3 of F: select.rules[0]: the rule for `/a` needs either `sample` or `skip: true`; write one of the two".to_owned()),
         ("select: { rules: [{ path: /a, skip: true, sample: 1% }] }", "line 3 of F: select.rules[0]: the rule for `/a` needs either `sample` or `skip: true`; write one of the two".to_owned()),
+        ("select: { rules: [{ status: [5x], skip: true }] }", "line 3 of F: select.rules[0].status[0]: `5x` is not a status; write one such as 404, a class such as 5xx, or a range such as 500-599".to_owned()),
+        ("select: { rules: [{ status: [599-500], skip: true }] }", "line 3 of F: select.rules[0].status[0]: `599-500` is not a status; write one such as 404, a class such as 5xx, or a range such as 500-599".to_owned()),
+        ("select: { rules: [{ request_type: [json], skip: true }] }", "line 3 of F: select.rules[0].request_type[0]: `json` matches no media type; write one such as application/json, or a glob such as image/*".to_owned()),
+        ("select: { rules: [{ response_body: { min: 2KiB, max: 1KiB }, skip: true }] }", "line 3 of F: select.rules[0].response_body: min is more than max, so that no body fits; swap the two".to_owned()),
+        ("select: { rules: [{ headers: { \"a b\": x }, skip: true }] }", "line 3 of F: select.rules[0].headers.a b: `a b` is not a header name; write letters, digits and dashes, such as x-api-key".to_owned()),
+        ("select: { rules: [{ methods: [POST] }] }", "line 3 of F: select.rules[0]: the rule for `every path` needs either `sample` or `skip: true`; write one of the two".to_owned()),
+        ("select: { rules: [{ methods: [POST], sample: 1% }] }", "line 3 of F: select.rules[0].methods: the rule lists `POST`, which is not a safe method, and nothing says what becomes of such requests; write mode: skip, send, dry-run or record-only".to_owned()),
+        ("select: { rules: [{ methods: [POST], mode: send }] }", "line 3 of F: select.rules[0]: `POST` is not a safe method and `candidate` is not declared isolated; leave the method out, or declare (isolated: true, --isolated) that nothing this target writes reaches anybody".to_owned()),
+        ("select: { rules: [{ path: /a, mode: dry-run }] }", "line 3 of F: select.rules[0]: stateful requests are to be dry runs and no target declares that it understands them; write dry_run: true at a target that does, or another mode".to_owned()),
+        ("select: { stateful: maybe }", "line 3 of F: select.stateful: `maybe` is not possible; write skip, send, dry-run or record-only".to_owned()),
+        ("select: { stateful: record-only }", "line 3 of F: select.record.out: required by the mode record-only; name a file such as /var/lib/shadow-agent/kept.gor.gz".to_owned()),
+        ("select: { stateful: record-only, record: { out: kept.txt } }", "line 3 of F: select.record.out: `kept.txt` is of no kind that can be written; end its name in .gor, .gor.gz, .har or .pcapng".to_owned()),
         ("mask: { keep: { headers: [\"a b\"] } }", "line 3 of F: mask.keep.headers[0]: `a b` is not a header name; write letters, digits and dashes, such as x-api-key".to_owned()),
         ("compare: { endpoints: [{ path: \"/a/{id\" }] }", "line 3 of F: compare.endpoints[0].path: `/a/{id` is not an endpoint pattern; write a path in which whole segments may be {names}, such as /users/{id}".to_owned()),
         ("compare: { max_endpoints: 10001 }", out_of("compare.max_endpoints", "10001", "1", "10000")),
@@ -240,6 +252,39 @@ fn impossible_targets_are_refused() {
         let file = LEAST.replace("http://10.0.0.9:8080", url);
         check_refused(&[(&file, &format!("line 2 of F: replay.targets[0].url: {problem}"))]);
     }
+    let replay = |more: &str| LEAST.replace("replay: {", &format!("replay: {{ {more},"));
+    let session = "write one of cookie, header and field, such as { cookie: sid }";
+    let none = "no place in a message is named that is possible here";
+    for (more, key, problem) in [
+        ("order: fifo", "order", "`fifo` is not possible; write none, connection or session".to_owned()),
+        ("order: session", "session", format!("{none}; {session}")),
+        ("session: { cookie: a, header: b }", "session", format!("{none}; {session}")),
+        ("session: { query: a }", "session.query", format!("{none}; {session}")),
+        (
+            "session: { cookie: \"a=b\" }",
+            "session.cookie",
+            "`a=b` cannot be the name of a cookie or parameter; write up to 256 visible characters without ; , and =".to_owned(),
+        ),
+        (
+            "tokens: [{ name: a, issued: { cookie: a } }]",
+            "tokens[0].carried",
+            format!("{none}; write one or more of cookie, header, query, field and path, such as {{ header: x-csrf }}"),
+        ),
+        (
+            "tokens: [{ name: a, issued: { cookie: a }, carried: { path: \"/a/*\" } }]",
+            "tokens[0].carried.path",
+            "`/a/*` is not a path with a token in it; write one in which one segment is {token}, such as /carts/{token}/**".to_owned(),
+        ),
+        (
+            "tokens: [{ issued: { cookie: a }, carried: { cookie: a } }]",
+            "tokens[0].name",
+            "required, and nothing was given; give the token a name, such as sid".to_owned(),
+        ),
+    ] {
+        let refused = load_from(&replay(more), &[], "").map(|_| "it was accepted");
+        let line = if key == "tokens[0].name" { "F" } else { "line 2 of F" };
+        assert_eq!(refused, Err(format!("{line}: replay.{key}: {problem}")), "{more}");
+    }
     let with = |extra: &str| LEAST.replace("\" }] }", &format!("\"{extra} }}] }}"));
     check_refused(&[
         (
@@ -283,6 +328,28 @@ fn lists_are_bounded() {
     check_refused(&[(
         &ports(257),
         "line 1 of F: capture.ports: 257 entries are more than the 256 possible; leave some out",
+    )]);
+    let rules = |count: usize| third(&format!("select: {{ rules: [{}] }}", "{ skip: true },".repeat(count)));
+    ok(&rules(256));
+    check_refused(&[(
+        &rules(257),
+        "line 3 of F: select.rules: 257 entries are more than the 256 possible; leave some out",
+    )]);
+    let entries = |count: usize| {
+        third(&format!("select: {{ rules: [ {{ skip: true, status: [{}] }} ] }}", "200,".repeat(count)))
+    };
+    ok(&entries(32));
+    check_refused(&[(
+        &entries(33),
+        "line 3 of F: select.rules[0].status: 33 entries are more than the 32 possible; leave some out",
+    )]);
+    let glob = |length: usize| {
+        third(&format!("select: {{ rules: [ {{ skip: true, headers: {{ a: {} }} }} ] }}", "x".repeat(length)))
+    };
+    ok(&glob(1024));
+    check_refused(&[(
+        &glob(1025),
+        "line 3 of F: select.rules[0].headers.a: the glob is longer than the 1024 characters possible; shorten it, or make several of it",
     )]);
 }
 
