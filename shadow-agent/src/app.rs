@@ -163,12 +163,17 @@ fn build_line(
     control: &Control,
     origin: Origin,
 ) -> anyhow::Result<Arc<Line>> {
-    let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
+    let masker = {
+        let targets = config.replay.targets.iter().chain(&config.replay.baseline);
+        let masker = Masker::new(&config.mask, config.replay.credentials)?;
+        Arc::new(masker.replacing(targets.map(|target| &target.credentials)))
+    };
     let settings = replay::Settings {
         mark: origin.mark,
         body_limit: config.limits.body,
         held_limit: config.limits.total_buffer / 4,
         own: origin.own,
+        lookup: replay::Lookup::system(),
     };
     let replayer = {
         let _inside = runtime.enter();

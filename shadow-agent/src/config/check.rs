@@ -11,7 +11,7 @@ use shadow_ebpf::abi;
 use super::file::{Raw, Text};
 use super::overlay::Overrides;
 use super::resolve::wrong;
-use super::{Capture, Config, ConfigError, Needs, Problem, Side, Source, Target, units};
+use super::{Capture, Config, ConfigError, Credentials, Needs, Problem, Side, Source, Target, units};
 use crate::replay;
 
 /// The length of a token, in bytes.
@@ -61,7 +61,7 @@ pub fn check_loop(config: &Config, own_addresses: &[IpAddr]) -> Result<(), LoopE
 pub fn addresses(target: &Target) -> Vec<SocketAddr> {
     let host = target.url.host().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let port = target.url.port_u16().unwrap_or(80);
+    let port = target.port();
     (host, port).to_socket_addrs().map(Iterator::collect).unwrap_or_default()
 }
 
@@ -95,6 +95,10 @@ pub(super) fn check(
     baseline(config, raw)?;
     unsafe_methods(config, raw)?;
     connections(config, raw, overrides)?;
+    credentials(config, raw)?;
+    if needs.targets {
+        files(config, raw)?;
+    }
     buffers(config, raw)?;
     rings(config, raw)?;
     admin(config, raw)
@@ -152,11 +156,11 @@ fn names(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
 
 fn baseline(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     let Some(baseline) = &config.replay.baseline else { return Ok(()) };
-    let place = |url: &http::Uri| {
-        let host = url.host().unwrap_or_default().to_ascii_lowercase();
-        (host, url.port_u16().unwrap_or(80), url.path().trim_end_matches('/').to_owned())
+    let place = |target: &Target| {
+        let host = target.url.host().unwrap_or_default().to_ascii_lowercase();
+        (host, target.port(), target.url.path().trim_end_matches('/').to_owned())
     };
-    match config.replay.targets.iter().find(|target| place(&target.url) == place(&baseline.url)) {
+    match config.replay.targets.iter().find(|target| place(target) == place(baseline)) {
         Some(candidate) => {
             let source = source(raw.replay.baseline.as_ref().map(|raw| &raw.url));
             let (url, candidate) = (baseline.url.to_string(), candidate.name.clone());
@@ -175,6 +179,29 @@ fn unsafe_methods(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     let source = source(raw.select.methods.iter().flatten().find(|text| text.text == *method));
     let problem = Problem::UnsafeMethod { method: method.clone(), target: target.name.clone() };
     Err(wrong("select.methods", source, problem))
+}
+
+/// A target with credentials of its own, which it would not be sent.
+fn credentials(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
+    let unused = targets(config, raw).find(|(_, target, ..)| !target.credentials.is_empty());
+    match unused {
+        Some((key, _, _, source)) if config.replay.credentials != Credentials::Replace => {
+            Err(wrong(format!("{key}.credentials"), source, Problem::CredentialsUnused))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What targets need from the disk and the environment is there and usable.
+fn files(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
+    for (key, target, _, source) in targets(config, raw) {
+        replay::check_tls(target)
+            .map_err(|error| wrong(format!("{key}.tls"), source, Problem::TlsUnusable(error.to_string())))?;
+        replay::check_credentials(target).map_err(|error| {
+            wrong(format!("{key}.credentials"), source, Problem::Credentials(error.to_string()))
+        })?;
+    }
+    Ok(())
 }
 
 /// Every connection to a target has its place in the kernel's map of the agent's own sockets.

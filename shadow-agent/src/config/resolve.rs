@@ -13,6 +13,7 @@ mod capture;
 mod descriptors;
 mod replay;
 mod rules;
+mod target;
 
 /// A body larger than this is not mirrored by any agent that shares a host with production.
 const MAX_BODY: u64 = 1 << 30;

@@ -60,10 +60,12 @@ impl<C: Reusable> Pool<C> {
         }
     }
 
-    /// Closes what has expired or was closed by the peer.
-    pub(super) fn sweep(&self, now: Instant) {
+    /// Closes what has expired, was closed by the peer, or is not wanted any more.
+    pub(super) fn sweep(&self, now: Instant, wanted: impl Fn(&C) -> bool) {
         self.lock().connections.retain_mut(|(connection, since)| {
-            now.saturating_duration_since(*since) < IDLE_EXPIRY && connection.is_reusable()
+            now.saturating_duration_since(*since) < IDLE_EXPIRY
+                && wanted(connection)
+                && connection.is_reusable()
         });
     }
 
@@ -127,7 +129,7 @@ mod tests {
             pool.put(Numbered(0, true), start);
             assert_eq!(pool.take(now).is_some(), kept);
             pool.put(Numbered(1, true), start);
-            pool.sweep(now);
+            pool.sweep(now, |_| true);
             assert_eq!(pool.take(start).is_some(), kept);
         }
     }
@@ -138,7 +140,7 @@ mod tests {
         let pool = Pool::new(4);
         (0..3).for_each(|number| pool.put(Numbered(number, true), now));
         pool.lock().connections[1].0.1 = false;
-        pool.sweep(now);
+        pool.sweep(now, |_| true);
         assert_eq!(numbers(&pool, now), [2, 0]);
     }
 }

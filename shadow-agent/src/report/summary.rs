@@ -378,7 +378,7 @@ pub fn remedy(reason: SkipReason) -> &'static str {
             "left out by the sample share of a rule under select.rules; raise it to replay more"
         }
         SkipReason::Credentials => {
-            "the requests carry credentials: decide with --credentials forward (the shadow gets them) or --credentials strip (they are removed)"
+            "the requests carry credentials: decide with --credentials forward (the shadow gets them), --credentials strip (they are removed), or credentials of the targets' own (replay.credentials: replace)"
         }
         SkipReason::Marked => {
             "replayed requests, or calls caused by them; replaying them again would be a loop"
