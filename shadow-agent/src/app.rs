@@ -236,6 +236,7 @@ impl Sending {
             body_limit: config.limits.body,
             held_limit: config.limits.total_buffer / 4,
             own: ground.own.clone(),
+            lookup: replay::Lookup::system(),
             traces: ground.traces,
             settle: if ground.recorded { Duration::ZERO } else { SETTLE },
             tokens: tokens.clone(),
@@ -250,7 +251,11 @@ impl Sending {
 /// are its run and the files it writes.
 fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Keep>) -> anyhow::Result<Line> {
     warn_of_writes(config);
-    let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
+    let masker = {
+        let targets = config.replay.targets.iter().chain(&config.replay.baseline);
+        let masker = Masker::new(&config.mask, config.replay.credentials)?;
+        Arc::new(masker.replacing(targets.map(|target| &target.credentials)))
+    };
     let sending = match keep.and_then(|keep| keep.sending.clone()) {
         Some(sending) => sending,
         None => Sending::start(config, ground)?,
@@ -346,7 +351,7 @@ fn unsafe_methods(config: &Config) -> Option<Action> {
 fn spans(config: &Config, origin: &Origin, runtime: &Runtime) -> anyhow::Result<Option<Arc<Exporter>>> {
     let Some(url) = &config.traces.otlp else { return Ok(None) };
     let courier = Courier::new(url, origin.mark, origin.own.clone());
-    let courier = courier.ok_or_else(|| TracesError::Url(url.to_string()))?;
+    let courier = courier.map_err(|error| TracesError::Url { url: url.to_string(), error })?;
     Ok(Some(Arc::new(Exporter::start(url, courier, runtime.handle())?)))
 }
 

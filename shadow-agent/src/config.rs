@@ -25,6 +25,7 @@ mod resolve;
 mod select;
 mod session;
 pub mod show;
+mod target;
 pub mod units;
 pub mod writes;
 
@@ -33,6 +34,7 @@ pub use guards::{GuardAction, GuardRule, Guards, Portion};
 pub use load::{Needs, load};
 pub use select::{Condition, RecordOnly, Select, SelectRule, Sizes, Stateful};
 pub use session::{Missing, Order, Place as TokenPlace, TokenRule};
+pub use target::{Breaker, HostHeader, Http, OwnCredentials, Secret, Tls};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -244,6 +246,8 @@ pub enum Credentials {
     Forward,
     /// They are replayed without their credentials.
     Strip,
+    /// They are replayed with credentials of each target's own instead.
+    Replace,
 }
 
 /// `replay`: where and how requests are replayed.
@@ -275,7 +279,7 @@ impl Replay {
 pub struct Target {
     /// Its name in labels and reports.
     pub name: String,
-    /// Its scheme, authority and path prefix; `http` only.
+    /// Its scheme (`http` or `https`), authority and path prefix.
     pub url: http::Uri,
     /// Whether the operator declares that what it writes reaches nobody.
     pub isolated: bool,
@@ -291,6 +295,20 @@ pub struct Target {
     pub set_headers: Vec<(String, String)>,
     /// Headers removed from each request, lower case.
     pub remove_headers: Vec<String>,
+    /// How TLS is spoken where the URL says `https`.
+    pub tls: Tls,
+    /// The protocol version that it is asked by.
+    pub http: Http,
+    /// The `Host` that it is asked for.
+    pub host: HostHeader,
+    /// How often its name is looked up again.
+    pub dns_refresh: Duration,
+    /// When it is left alone for a while; `None` never.
+    pub breaker: Option<Breaker>,
+    /// The header that makes unsafe requests idempotent where they carry none, lower case; `None` adds none.
+    pub idempotency_header: Option<String>,
+    /// What it is sent in the place of production's credentials.
+    pub credentials: OwnCredentials,
 }
 
 /// `compare`: what counts as a difference.
@@ -480,6 +498,13 @@ impl Default for Target {
             timeout: Duration::from_secs(5),
             set_headers: Vec::new(),
             remove_headers: Vec::new(),
+            tls: Tls::default(),
+            http: Http::Auto,
+            host: HostHeader::Preserve,
+            dns_refresh: Duration::from_secs(30),
+            breaker: Some(Breaker::default()),
+            idempotency_header: Some("idempotency-key".to_owned()),
+            credentials: OwnCredentials::default(),
         }
     }
 }

@@ -22,6 +22,12 @@ const ZSTD_WINDOW: usize = 8 << 20;
 /// Bytes of compressed input that the brotli decoder takes at a time.
 const BROTLI_BUFFER: usize = 4096;
 
+/// A body that decodes to more than this is refused once it is larger than [`MAX_RATIO`] times what was received.
+pub const FREE: usize = 1 << 20;
+
+/// How much larger than what was received a decoded body may be, beyond [`FREE`]: hardly anything but a bomb is.
+pub const MAX_RATIO: usize = 1024;
+
 /// Why a body cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -37,6 +43,9 @@ pub enum DecodeError {
     /// The decoded body is larger than the limit, in bytes.
     #[error("the decoded body is larger than {0} bytes")]
     TooLarge(usize),
+    /// The decoded body is larger than any that is meant to be read, for its size.
+    #[error("the decoded body is larger than {MAX_RATIO} times the body, which makes it a bomb")]
+    Bomb,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +68,8 @@ impl Coding {
     }
 }
 
-/// The body without its content codings (RFC 9110, section 8.4), at most `limit` bytes at every step.
+/// The body without its content codings (RFC 9110, section 8.4), at most `limit` bytes at every step, and at most
+/// [`MAX_RATIO`] times its size beyond [`FREE`].
 ///
 /// An empty body stays empty whatever its headers say (the answer to HEAD has them, too).
 ///
@@ -68,8 +78,9 @@ impl Coding {
 pub fn decode(headers: &Headers, body: &Bytes, limit: usize) -> Result<Bytes, DecodeError> {
     let mut body = body.clone();
     if !body.is_empty() {
+        let plausible = plausible(body.len());
         for coding in codings(headers)?.into_iter().rev() {
-            body = undo(coding, &body, limit)?;
+            body = undo(coding, &body, limit, plausible)?;
         }
     }
     if body.len() > limit { Err(DecodeError::TooLarge(limit)) } else { Ok(body) }
@@ -81,7 +92,11 @@ pub fn decode(headers: &Headers, body: &Bytes, limit: usize) -> Result<Bytes, De
 /// When the coding is unknown, the bytes are broken, or the result is larger than `limit`.
 pub fn decode_one(coding: &str, body: &Bytes, limit: usize) -> Result<Bytes, DecodeError> {
     let name = coding.trim().to_ascii_lowercase();
-    let body = if name == "identity" { body.clone() } else { undo(Coding::named(name)?, body, limit)? };
+    let body = if name == "identity" {
+        body.clone()
+    } else {
+        undo(Coding::named(name)?, body, limit, plausible(body.len()))?
+    };
     if body.len() > limit { Err(DecodeError::TooLarge(limit)) } else { Ok(body) }
 }
 
@@ -124,7 +139,19 @@ fn codings(headers: &Headers) -> Result<Vec<Coding>, DecodeError> {
     if codings.len() > MAX_CODINGS { Err(DecodeError::TooMany(codings.len())) } else { Ok(codings) }
 }
 
-fn undo(coding: Coding, body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
+/// The most that a body of so many bytes is taken to decode to.
+fn plausible(received: usize) -> usize {
+    received.saturating_mul(MAX_RATIO).max(FREE)
+}
+
+fn undo(coding: Coding, body: &[u8], limit: usize, plausible: usize) -> Result<Bytes, DecodeError> {
+    undo_within(coding, body, limit.min(plausible)).map_err(|error| match error {
+        DecodeError::TooLarge(_) if plausible < limit => DecodeError::Bomb,
+        other => other,
+    })
+}
+
+fn undo_within(coding: Coding, body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
     match coding {
         Coding::Gzip => read(MultiGzDecoder::new(body), limit, "gzip"),
         Coding::Deflate if has_zlib_header(body) => match read(ZlibDecoder::new(body), limit, "deflate") {

@@ -429,6 +429,8 @@ reasons! {
         Shutdown = "shutdown",
         /// The agent itself stood still meanwhile, so that nobody knows what the target would have done.
         Stalled = "stalled",
+        /// There is no TLS with the target: an invalid certificate, an alert, or no protocol in common.
+        Tls = "tls",
     }
 }
 

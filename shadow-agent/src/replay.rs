@@ -18,6 +18,7 @@ use crate::exchange::{Answer, DropReason, FailReason, Role, TargetInfo};
 use crate::policy::mask::Sendable;
 use crate::policy::tokens::{Issued, Tokens};
 use crate::traces::Contexts;
+use connector::Means;
 use gate::Gate;
 use mapping::Mapping;
 use room::Room;
@@ -25,12 +26,17 @@ use target::Target;
 
 mod breaker;
 mod connection;
+mod connector;
 mod courier;
+mod credentials;
 mod gate;
 mod http2;
+mod idempotency;
 mod join;
+mod key;
 mod mapping;
 mod marks;
+mod names;
 mod order;
 mod own;
 mod pool;
@@ -42,10 +48,16 @@ mod socket;
 mod target;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tls;
 mod unsendable;
 
 pub use courier::Courier;
+pub use credentials::CredentialsError;
+pub use key::Key;
+pub use names::Lookup;
 pub use own::{Registrar, Registration};
+pub use tls::TlsError;
+pub(crate) use tls::is_server_name;
 
 /// How often idle connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,6 +79,8 @@ pub struct Settings {
     pub settle: Duration,
     /// Where tokens are, if targets issue their own.
     pub tokens: Option<Arc<Tokens>>,
+    /// How the targets' names become addresses.
+    pub lookup: Lookup,
 }
 
 /// How one request ended at one target.
@@ -83,9 +97,9 @@ pub enum Outcome {
 /// Why replaying cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// A target's URL has another scheme than `http`, no host, credentials, or a query.
+    /// A target's URL has another scheme than `http` and `https`, no host, credentials, or a query.
     #[error(
-        "the url `{url}` of replay target `{target}` cannot be replayed to; give it as http://HOST[:PORT][/PREFIX]"
+        "the url `{url}` of replay target `{target}` cannot be replayed to; give it as http://HOST[:PORT][/PREFIX] or https://…"
     )]
     Url {
         /// The target's name.
@@ -131,9 +145,41 @@ pub enum ReplayError {
         /// The target's name.
         target: String,
     },
+    /// TLS cannot be configured.
+    #[error("the TLS settings of replay target `{target}` are of no use: {error}")]
+    Tls {
+        /// The target's name.
+        target: String,
+        /// What is wrong, and the remedy.
+        error: TlsError,
+    },
+    /// A credential of the target's own cannot be read.
+    #[error("the credentials of replay target `{target}` are of no use: {error}")]
+    Credentials {
+        /// The target's name.
+        target: String,
+        /// What is wrong, and the remedy; never the value.
+        error: CredentialsError,
+    },
     /// There is no asynchronous runtime on this thread.
     #[error("replay was started outside of a tokio runtime; start it from within one")]
     NoRuntime,
+}
+
+/// Checks what TLS to a target needs: files, names, authorities.
+///
+/// # Errors
+/// What is of no use, and the remedy.
+pub fn check_tls(target: &config::Target) -> Result<(), TlsError> {
+    if target.is_tls() { tls::Tls::new(target).map(drop) } else { Ok(()) }
+}
+
+/// Checks that a target's own credentials can be read.
+///
+/// # Errors
+/// What cannot, and the remedy; never a value.
+pub fn check_credentials(target: &config::Target) -> Result<(), CredentialsError> {
+    credentials::Credentials::new(target).map(drop)
 }
 
 /// How many connections there can be at once to a target with this concurrency limit, idle ones included.
@@ -178,7 +224,7 @@ impl Replayer {
         control: Control,
     ) -> Result<Replayer, ReplayError> {
         let runtime = Handle::try_current().map_err(|_| ReplayError::NoRuntime)?;
-        let mark = socket::usable_mark(settings.mark);
+        let mark = connector::usable_mark(settings.mark);
         let replaying = control.replaying().clone();
         let gate = Arc::new(Gate::new(control));
         let under_way = TaskTracker::new();
@@ -191,9 +237,15 @@ impl Replayer {
             .enumerate()
             .map(|(position, (target, role))| {
                 let info = TargetInfo { name: target.name.clone(), role };
-                let (room, gate) = (room.clone(), Arc::clone(&gate));
+                let means = Means {
+                    mark,
+                    own: settings.own.clone(),
+                    lookup: settings.lookup.clone(),
+                    tasks: under_way.clone(),
+                    gate: Arc::clone(&gate),
+                };
                 let dry_run = target.dry_run.then_some(&config.dry_run);
-                let mut target = Target::new(target, mark, settings, room, gate, under_way.clone())?;
+                let mut target = Target::new(target, means, settings, room.clone())?;
                 target.understand_dry_runs(dry_run)?;
                 target.keep_order(settings.settle);
                 target.map_tokens(mapping.as_ref(), position);
@@ -204,6 +256,9 @@ impl Replayer {
             .unzip();
         let targets: Arc<[Target]> = targets.into();
         under_way.spawn_on(sweep(Arc::clone(&targets), Arc::clone(&gate)), &runtime);
+        if targets.iter().any(Target::has_credentials) {
+            under_way.spawn_on(reread(Arc::clone(&targets), Arc::clone(&gate)), &runtime);
+        }
         Ok(Replayer { targets, infos, mapping, gate, under_way, replaying })
     }
 
@@ -291,4 +346,26 @@ async fn sweep(targets: Arc<[Target]>, gate: Arc<Gate>) {
         }
     }
     targets.iter().for_each(Target::close);
+}
+
+/// Reads the targets' own credentials again when they change, until the agent ends; apart from the rest, because files
+/// may be slow.
+async fn reread(targets: Arc<[Target]>, gate: Arc<Gate>) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = gate.closing() => return,
+            _ = ticks.tick() => {}
+        }
+        let targets = Arc::clone(&targets);
+        let reading = tokio::task::spawn_blocking(move || targets.iter().for_each(Target::reread));
+        tokio::select! {
+            biased;
+            () = gate.closing() => return,
+            // A panic in there leaves the values of before.
+            _ = reading => {}
+        }
+    }
 }

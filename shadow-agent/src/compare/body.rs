@@ -174,7 +174,7 @@ impl Rules<'_> {
 impl From<DecodeError> for UncomparableReason {
     fn from(error: DecodeError) -> UncomparableReason {
         match error {
-            DecodeError::TooLarge(_) => UncomparableReason::TooLarge,
+            DecodeError::TooLarge(_) | DecodeError::Bomb => UncomparableReason::TooLarge,
             DecodeError::Unknown(_) | DecodeError::Broken(_) | DecodeError::TooMany(_) => {
                 UncomparableReason::Encoding
             }

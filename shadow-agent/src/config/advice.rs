@@ -8,7 +8,7 @@ use std::thread;
 use thiserror::Error;
 
 use super::units::write_size;
-use super::{Capture, Config};
+use super::{Capture, Config, Credentials};
 
 /// Something that an operator may want to write in another way.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -39,6 +39,24 @@ pub enum Advice {
         /// CPUs that the agent may run on.
         cpus: usize,
     },
+    /// Anybody on the way can be the target.
+    #[error(
+        "replay.targets ({target}): tls.verify is off, so whoever is on the way gets every request with what it carries, \
+         and can answer it; give the target's authority with tls.ca instead"
+    )]
+    Unverified {
+        /// The target's name.
+        target: String,
+    },
+    /// Credentials are removed, and a target has none of its own.
+    #[error(
+        "replay.targets ({target}): replay.credentials is `replace` and this target has no `credentials`, so requests that \
+         carried some are sent without; give it its own"
+    )]
+    NoCredentials {
+        /// The target's name.
+        target: String,
+    },
 }
 
 /// Everything worth saying about a checked configuration on a host with so many CPUs for the agent.
@@ -53,6 +71,14 @@ pub fn advice(config: &Config, cpus: usize) -> Vec<Advice> {
     let each = share.checked_ilog2().map_or(0, |bits| 1 << bits);
     if chosen && each != 0 && each * u64::from(rings) != size {
         advice.push(Advice::RingSize { size, shards: rings, each });
+    }
+    for target in config.replay.targets.iter().chain(&config.replay.baseline) {
+        if target.is_tls() && !target.tls.verify {
+            advice.push(Advice::Unverified { target: target.name.clone() });
+        }
+        if config.replay.credentials == Credentials::Replace && target.credentials.is_empty() {
+            advice.push(Advice::NoCredentials { target: target.name.clone() });
+        }
     }
     if let Some(shards) = shards.filter(|&shards| usize::from(shards) > cpus) {
         advice.push(Advice::Shards { shards, cpus });
@@ -69,6 +95,25 @@ pub fn here(config: &Config) -> Vec<Advice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_that_are_not_checked_or_get_no_credentials_are_named() {
+        use super::super::{OwnCredentials, Secret, Target, Tls};
+        let target = |name: &str, url: &str| {
+            let tls = Tls { verify: false, ..Tls::default() };
+            Target { name: name.to_owned(), url: url.parse().unwrap(), tls, ..Target::default() }
+        };
+        let mut config = Config::default();
+        config.replay.targets = vec![target("plain", "http://h"), target("secure", "https://h")];
+        config.replay.targets[1].credentials = OwnCredentials {
+            headers: vec![("cookie".to_owned(), Secret::Env("X".to_owned()))],
+            query: vec![],
+        };
+        assert_eq!(advice(&config, 4), [Advice::Unverified { target: "secure".to_owned() }]);
+        config.replay.targets[1].tls.verify = true;
+        config.replay.credentials = Credentials::Replace;
+        assert_eq!(advice(&config, 4), [Advice::NoCredentials { target: "plain".to_owned() }]);
+    }
 
     #[test]
     fn what_is_rounded_or_crowded_is_said_with_the_numbers() {

@@ -11,7 +11,8 @@ use super::file::{Raw, Text};
 use super::overlay::Overrides;
 use super::resolve::{rule_source, wrong};
 use super::{
-    Capture, Config, ConfigError, Needs, Problem, Select, Side, Source, Stateful, Target, units, writes,
+    Capture, Config, ConfigError, Credentials, Needs, Problem, Select, Side, Source, Stateful, Target, units,
+    writes,
 };
 use crate::replay;
 
@@ -62,7 +63,7 @@ pub fn check_loop(config: &Config, own_addresses: &[IpAddr]) -> Result<(), LoopE
 pub fn addresses(target: &Target) -> Vec<SocketAddr> {
     let host = target.url.host().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let port = target.url.port_u16().unwrap_or(80);
+    let port = target.port();
     (host, port).to_socket_addrs().map(Iterator::collect).unwrap_or_default()
 }
 
@@ -96,6 +97,10 @@ pub(super) fn check(
     baseline(config, raw)?;
     stateful(config, raw)?;
     connections(config, raw, overrides)?;
+    credentials(config, raw)?;
+    if needs.targets {
+        files(config, raw)?;
+    }
     buffers(config, raw)?;
     rings(config, raw)?;
     admin(config, raw)
@@ -153,11 +158,11 @@ fn names(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
 
 fn baseline(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
     let Some(baseline) = &config.replay.baseline else { return Ok(()) };
-    let place = |url: &http::Uri| {
-        let host = url.host().unwrap_or_default().to_ascii_lowercase();
-        (host, url.port_u16().unwrap_or(80), url.path().trim_end_matches('/').to_owned())
+    let place = |target: &Target| {
+        let host = target.url.host().unwrap_or_default().to_ascii_lowercase();
+        (host, target.port(), target.url.path().trim_end_matches('/').to_owned())
     };
-    match config.replay.targets.iter().find(|target| place(&target.url) == place(&baseline.url)) {
+    match config.replay.targets.iter().find(|target| place(target) == place(baseline)) {
         Some(candidate) => {
             let source = source(raw.replay.baseline.as_ref().map(|raw| &raw.url));
             let (url, candidate) = (baseline.url.to_string(), candidate.name.clone());
@@ -210,6 +215,29 @@ fn stateful(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
             }
             Stateful::DryRun | Stateful::RecordOnly => {}
         }
+    }
+    Ok(())
+}
+
+/// A target with credentials of its own, which it would not be sent.
+fn credentials(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
+    let unused = targets(config, raw).find(|(_, target, ..)| !target.credentials.is_empty());
+    match unused {
+        Some((key, _, _, source)) if config.replay.credentials != Credentials::Replace => {
+            Err(wrong(format!("{key}.credentials"), source, Problem::CredentialsUnused))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What targets need from the disk and the environment is there and usable.
+fn files(config: &Config, raw: &Raw) -> Result<(), ConfigError> {
+    for (key, target, _, source) in targets(config, raw) {
+        replay::check_tls(target)
+            .map_err(|error| wrong(format!("{key}.tls"), source, Problem::TlsUnusable(error.to_string())))?;
+        replay::check_credentials(target).map_err(|error| {
+            wrong(format!("{key}.credentials"), source, Problem::Credentials(error.to_string()))
+        })?;
     }
     Ok(())
 }

@@ -271,9 +271,35 @@ pub enum Problem {
     /// A URL that is none.
     #[error("`{0}` is not a URL with a host; write one such as http://10.0.0.9:8080")]
     Url(String),
-    /// TLS to a target.
-    #[error("`{0}` wants TLS, which this version cannot speak to a target; write an http:// URL")]
-    Tls(String),
+    /// TLS settings of a target that is not spoken to over TLS.
+    #[error("`{0}` is spoken to without TLS; write an https:// URL or leave `tls` out")]
+    TlsUnused(String),
+    /// A certificate without its key, or a key without its certificate.
+    #[error("a client certificate needs both `cert` and `key`; give both or neither")]
+    TlsPair,
+    /// What TLS needs cannot be used; says what, and the remedy.
+    #[error("{0}")]
+    TlsUnusable(String),
+    /// A name that no certificate can be for.
+    #[error("`{0}` is not a name that a certificate can be for; write a host name or an IP address")]
+    ServerName(String),
+    /// A host that is none.
+    #[error("`{0}` is not a host; write preserve, target, or a host such as shop.example:8080")]
+    Host(String),
+    /// A secret from two places, or from none.
+    #[error("a credential comes either from `file` or from `env`; write one of the two")]
+    SecretSource,
+    /// A name of a query parameter that would have to be encoded.
+    #[error("`{0}` is not the name of a query parameter; write up to 256 letters, digits and -_.~[]")]
+    ParameterName(String),
+    /// Credentials that are never sent.
+    #[error(
+        "credentials of a target's own are sent only with `replay.credentials: replace`; write that or leave them out"
+    )]
+    CredentialsUnused,
+    /// A credential cannot be read; says which and the remedy, and never the value.
+    #[error("{0}")]
+    Credentials(String),
     /// A query or a fragment in a target's URL.
     #[error("`{0}` has a query, and requests bring their own; write the URL without it")]
     UrlQuery(String),

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use serde::de::{IgnoredAny, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_saphyr::{Error, Spanned};
 
@@ -77,6 +78,67 @@ impl<'de> Deserialize<'de> for NotYet {
 impl Serialize for NotYet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_unit()
+    }
+}
+
+/// A breaker: one word, or its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Breaker {
+    Word(Text),
+    Keys(Circuit),
+}
+
+impl Default for Breaker {
+    fn default() -> Breaker {
+        Breaker::Keys(Circuit::default())
+    }
+}
+
+impl<'de> Deserialize<'de> for Breaker {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Breaker, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Breaker;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`off`, or keys with values")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<Breaker, E> {
+                Ok(Breaker::Word(Text::new(word, Source::Missing)))
+            }
+
+            // What YAML 1.1 makes of `off`.
+            fn visit_bool<E>(self, on: bool) -> Result<Breaker, E> {
+                Ok(Breaker::Word(Text::new(if on { "on" } else { "off" }, Source::Missing)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Breaker, A::Error> {
+                Circuit::deserialize(MapAccessDeserializer::new(map)).map(Breaker::Keys)
+            }
+        }
+        struct Whole(Breaker);
+        impl<'de> Deserialize<'de> for Whole {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Whole, D::Error> {
+                deserializer.deserialize_any(Either).map(Whole)
+            }
+        }
+        let spanned = Spanned::<Whole>::deserialize(deserializer)?;
+        Ok(match spanned.value.0 {
+            Breaker::Word(Text { text, .. }) => {
+                Breaker::Word(Text { text, source: Source::File { line: spanned.referenced.line() } })
+            }
+            keys => keys,
+        })
+    }
+}
+
+impl Serialize for Breaker {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Breaker::Word(word) => word.serialize(serializer),
+            Breaker::Keys(keys) => keys.serialize(serializer),
+        }
     }
 }
 
@@ -176,6 +238,8 @@ raw! {
         rate: Option<Text>,
         concurrency: Option<Text>,
         timeout: Option<Text>,
+        dns_refresh: Option<Text>,
+        idempotency_header: Option<Text>,
         targets: Option<Vec<Target>>,
         baseline: Option<Target>,
         ramp: Option<Vec<Text>>,
@@ -203,7 +267,24 @@ raw! {
         concurrency: Option<Text>,
         timeout: Option<Text>,
         headers: Headers,
+        tls: Tls,
+        http: Option<Text>,
+        host: Option<Text>,
+        dns_refresh: Option<Text>,
+        breaker: Breaker,
+        idempotency_header: Option<Text>,
+        credentials: Credentials,
     }
+    Tls {
+        ca: Option<Text>,
+        cert: Option<Text>,
+        key: Option<Text>,
+        server_name: Option<Text>,
+        verify: Option<Text>,
+    }
+    Circuit { failures: Option<Text>, latency: Option<Text>, pause: Option<Text>, }
+    Credentials { headers: BTreeMap<String, Secret>, query: BTreeMap<String, Secret>, }
+    Secret { file: Option<Text>, env: Option<Text>, }
     Headers { set: BTreeMap<String, Text>, remove: Option<Vec<Text>>, }
     Compare {
         headers: Option<Vec<Text>>,

@@ -19,6 +19,7 @@ mod replay;
 mod rules;
 mod select;
 mod session;
+mod target;
 
 pub(super) use select::source as rule_source;
 
@@ -217,7 +218,7 @@ fn traces(raw: &super::file::Traces) -> Result<Traces, ConfigError> {
         })?,
         otlp: read("traces.otlp", raw.otlp.as_ref(), None, |text| match text {
             "off" => Ok(None),
-            _ => replay::plain_url(text).map(Some),
+            _ => replay::url(text).map(Some),
         })?,
     })
 }

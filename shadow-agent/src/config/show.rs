@@ -1,12 +1,15 @@
 //! Writes a configuration as a file would say it, without secrets.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::path::PathBuf;
 
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
 use super::{
-    AuditPlace, Config, Credentials, GuardRule, Guards, MaskRules, Missing, Mode, Networks, Order, Polarity,
-    RecordOnly, SelectRule, Share, Side, Sizes, Source, Target, TokenPlace, TokenRule, TraceContext, XdpMode,
+    AuditPlace, Breaker, Config, Credentials, GuardRule, Guards, HostHeader, Http, MaskRules, Missing, Mode,
+    Networks, Order, Polarity, RecordOnly, Secret, SelectRule, Share, Side, Sizes, Source, Target, Tls,
+    TokenPlace, TokenRule, TraceContext, XdpMode,
 };
 use crate::ramp::Stage;
 
@@ -98,6 +101,7 @@ fn raw(config: &Config) -> Raw {
                 Credentials::Skip => "skip",
                 Credentials::Forward => "forward",
                 Credentials::Strip => "strip",
+                Credentials::Replace => "replace",
             }),
             targets: Some(replay.targets.iter().map(target).collect()),
             baseline: replay.baseline.as_ref().map(target),
@@ -278,5 +282,57 @@ fn target(target: &Target) -> file::Target {
         concurrency: some(target.concurrency),
         timeout: some(write_duration(target.timeout)),
         headers: file::Headers { set, remove: all(&target.remove_headers) },
+        tls: match target.is_tls() {
+            true => tls(&target.tls),
+            false => file::Tls::default(),
+        },
+        http: some(match target.http {
+            Http::Auto => "auto",
+            Http::One => "1.1",
+            Http::Two => "2",
+        }),
+        host: some(match &target.host {
+            HostHeader::Preserve => "preserve",
+            HostHeader::Target => "target",
+            HostHeader::Name(name) => name,
+        }),
+        dns_refresh: some(write_duration(target.dns_refresh)),
+        breaker: target.breaker.as_ref().map_or_else(|| file::Breaker::Word(text("off")), breaker),
+        idempotency_header: some(target.idempotency_header.as_deref().unwrap_or("off")),
+        credentials: file::Credentials {
+            headers: secrets(&target.credentials.headers),
+            query: secrets(&target.credentials.query),
+        },
     }
+}
+
+fn tls(tls: &Tls) -> file::Tls {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| text(path.display()));
+    file::Tls {
+        ca: path(&tls.ca),
+        cert: path(&tls.cert),
+        key: path(&tls.key),
+        server_name: tls.server_name.as_ref().and_then(some),
+        verify: some(tls.verify),
+    }
+}
+
+fn breaker(breaker: &Breaker) -> file::Breaker {
+    file::Breaker::Keys(file::Circuit {
+        failures: some(write_share(breaker.failures)),
+        latency: some(breaker.latency.map_or_else(|| "off".to_owned(), write_duration)),
+        pause: some(write_duration(breaker.pause)),
+    })
+}
+
+/// Where secrets are read, never what they are.
+fn secrets(secrets: &[(String, Secret)]) -> BTreeMap<String, file::Secret> {
+    let shown = secrets.iter().map(|(name, secret)| {
+        let shown = match secret {
+            Secret::File(path) => file::Secret { file: some(path.display()), env: None },
+            Secret::Env(variable) => file::Secret { file: None, env: some(variable) },
+        };
+        (name.clone(), shown)
+    });
+    shown.collect()
 }

@@ -114,13 +114,36 @@ fn a_bomb_stops_at_the_limit() {
         ("br", BOMB_BR.to_vec()),
     ];
     for (coding, bomb) in bombs.iter().chain([&("zstd", zstd_encode(&zeros))]) {
-        check(coding, bomb, zeros.len(), Ok(&zeros));
-        check(coding, bomb, zeros.len() - 1, Err(DecodeError::TooLarge(zeros.len() - 1)));
+        check(coding, bomb, zeros.len(), Err(DecodeError::Bomb));
+        check(coding, bomb, FREE, Err(DecodeError::TooLarge(FREE)));
         check(coding, bomb, 0, Err(DecodeError::TooLarge(0)));
     }
     check("", TEXT, TEXT.len(), Ok(TEXT));
     check("", TEXT, TEXT.len() - 1, Err(DecodeError::TooLarge(TEXT.len() - 1)));
     check("gzip, gzip", &gzip(&gzip(&zeros)), 4096, Err(DecodeError::TooLarge(4096)));
+}
+
+#[test]
+fn a_body_may_grow_to_so_many_times_its_size_and_no_further() {
+    // A frame that is skipped makes a body as large as it is to be.
+    let padded = |decoded: usize, size: usize| {
+        let mut body = zstd_encode(&vec![0; decoded]);
+        let padding = size - body.len() - 8;
+        body.extend([0x50, 0x2a, 0x4d, 0x18]);
+        body.extend(u32::try_from(padding).unwrap().to_le_bytes());
+        body.resize(size, 0);
+        (body, vec![0; decoded])
+    };
+    let (free, zeros) = padded(FREE, FREE / MAX_RATIO - 1);
+    check("zstd", &free, 2 * FREE, Ok(&zeros));
+    let (over, _) = padded(FREE + 1, FREE / MAX_RATIO);
+    check("zstd", &over, 2 * FREE, Err(DecodeError::Bomb));
+    let (most, zeros) = padded(2 * FREE, 2 * FREE / MAX_RATIO);
+    check("zstd", &most, 4 * FREE, Ok(&zeros));
+    let (over, _) = padded(2 * FREE + 1, 2 * FREE / MAX_RATIO);
+    check("zstd", &over, 4 * FREE, Err(DecodeError::Bomb));
+    let nested = gzip(&gzip(&vec![0; 4 * FREE]));
+    check("gzip, gzip", &nested, 8 * FREE, Err(DecodeError::Bomb));
 }
 
 #[test]

@@ -145,15 +145,30 @@ pub fn carried(request: &Request) -> bool {
         || path_parameters(request.path()).any(|parameter| is_parameter(&parameter_name(parameter)))
 }
 
-/// Removes every field that carries credentials; says whether there was one.
-pub(super) fn strip_headers(headers: &mut Headers) -> bool {
-    let before = headers.len();
-    headers.0.retain(|(name, _)| !is_header(name));
-    headers.len() != before
+/// Takes out every field that carries credentials, or has one of these names as well; each with the place it had.
+pub(super) fn take_headers(headers: &mut Headers, also: &[String]) -> Vec<(usize, (Bytes, Bytes))> {
+    let carries = |name: &[u8]| {
+        is_header(name) || also.iter().any(|listed| name.eq_ignore_ascii_case(listed.as_bytes()))
+    };
+    let mut taken = Vec::new();
+    if headers.iter().any(|(name, _)| carries(name)) {
+        let mut place = 0;
+        headers.0.retain(|field| {
+            let carries = carries(&field.0);
+            if carries {
+                taken.push((place, field.clone()));
+            }
+            place += 1;
+            !carries
+        });
+    }
+    taken
 }
 
-/// The target without parameters that carry credentials; `None` when there are none.
-pub(super) fn strip_target(target: &[u8]) -> Option<Bytes> {
+/// The target without parameters that carry credentials, or have one of these names as well; `None` when there are none.
+pub(super) fn strip_target(target: &[u8], also: &[String]) -> Option<Bytes> {
+    let carries =
+        |name: &str| is_parameter(name) || also.iter().any(|listed| name.eq_ignore_ascii_case(listed));
     let mut parts = target.splitn(2, |&byte| byte == b'?');
     let path = parts.next().unwrap_or_default();
     let query = parts.next();
@@ -165,7 +180,7 @@ pub(super) fn strip_target(target: &[u8]) -> Option<Bytes> {
         for (index, part) in segment.split(|&byte| byte == b';').enumerate() {
             if index == 0 {
                 stripped.extend_from_slice(part);
-            } else if !is_parameter(&parameter_name(part)) {
+            } else if !carries(&parameter_name(part)) {
                 stripped.push(b';');
                 stripped.extend_from_slice(part);
             }
@@ -173,7 +188,7 @@ pub(super) fn strip_target(target: &[u8]) -> Option<Bytes> {
     }
     if let Some(query) = query {
         let kept: Vec<&[u8]> =
-            parameters(query).filter(|(name, _)| !is_parameter(name)).map(|(_, whole)| whole).collect();
+            parameters(query).filter(|(name, _)| !carries(name)).map(|(_, whole)| whole).collect();
         if !kept.is_empty() {
             stripped.push(b'?');
             stripped.extend_from_slice(&kept.join(&b'&'));
@@ -229,7 +244,11 @@ mod tests {
             ("/token/password", None),
         ];
         for (target, expected) in cases {
-            assert_eq!(strip_target(target.as_bytes()).as_deref(), expected.map(str::as_bytes), "{target}");
+            assert_eq!(
+                strip_target(target.as_bytes(), &[]).as_deref(),
+                expected.map(str::as_bytes),
+                "{target}"
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Method, Version};
 
 use self::fields::Fields;
-use crate::config::{Credentials, Mask, MaskRules};
+use crate::config::{Credentials, Mask, MaskRules, OwnCredentials};
 use crate::exchange::{ExchangeId, Headers, SessionId, Timestamp};
 use crate::policy::PolicyError;
 use crate::policy::tokens::Issued;
@@ -18,11 +18,13 @@ mod detect;
 mod fields;
 mod keep;
 mod members;
+mod sealed;
 mod send;
 mod whole;
 
 pub use fields::Step;
 pub use keep::{Document, MAX_KEPT};
+pub use sealed::{Compartment, Sealed, Withheld};
 pub use whole::{request_was_masked, response_was_masked};
 
 /// A request as the shadow may see it.
@@ -36,6 +38,7 @@ pub struct Sendable {
     headers: Headers,
     body: Bytes,
     trailers: Headers,
+    credentials: Sealed<Compartment>,
     altered: bool,
     dry_run: bool,
     session: Option<SessionId>,
@@ -61,7 +64,7 @@ impl Sendable {
         &self.method
     }
 
-    /// The target in origin-form, or `*`.
+    /// The target in origin-form, or `*`; without parameters that carry credentials.
     #[must_use]
     pub fn target(&self) -> &Bytes {
         &self.target
@@ -73,7 +76,8 @@ impl Sendable {
         self.version
     }
 
-    /// End-to-end and hop-by-hop headers, as captured save what masking and the credentials policy changed.
+    /// End-to-end and hop-by-hop headers, as captured save what masking and the credentials policy changed; without those
+    /// that carry credentials.
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.headers
@@ -85,10 +89,16 @@ impl Sendable {
         &self.body
     }
 
-    /// The trailer fields.
+    /// The trailer fields, without those that carry credentials.
     #[must_use]
     pub fn trailers(&self) -> &Headers {
         &self.trailers
+    }
+
+    /// The credentials that the shadow may see.
+    #[must_use]
+    pub fn credentials(&self) -> &Sealed<Compartment> {
+        &self.credentials
     }
 
     /// Whether masking or stripping credentials changed the request, so that production's response no longer belongs
@@ -182,6 +192,15 @@ pub struct Masker {
     keep: Rules,
     send: Rules,
     credentials: Credentials,
+    /// Names that count as credentials because targets have their own of that name.
+    replaced: Replaced,
+}
+
+/// Names of header fields and of query parameters.
+#[derive(Debug, Default)]
+struct Replaced {
+    headers: Vec<String>,
+    query: Vec<String>,
 }
 
 /// The rules of one exit, ready for use.
@@ -202,7 +221,19 @@ impl Masker {
             keep: Rules::new("mask.keep", &mask.keep)?,
             send: Rules::new("mask.send", &mask.send)?,
             credentials,
+            replaced: Replaced::default(),
         })
+    }
+
+    /// The same, for targets with credentials of their own: what they have a name for counts as a credential, whether it
+    /// is known as one or not.
+    #[must_use]
+    pub fn replacing<'a>(mut self, targets: impl Iterator<Item = &'a OwnCredentials>) -> Masker {
+        for own in targets {
+            self.replaced.headers.extend(own.headers.iter().map(|(name, _)| name.clone()));
+            self.replaced.query.extend(own.query.iter().map(|(name, _)| name.clone()));
+        }
+        self
     }
 }
 
@@ -213,6 +244,7 @@ impl Default for Masker {
             keep: Rules { headers, query, fields: Fields::default() },
             send: Rules::default(),
             credentials: Credentials::Skip,
+            replaced: Replaced::default(),
         }
     }
 }

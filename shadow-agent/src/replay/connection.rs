@@ -3,6 +3,7 @@
 //! It sends what it is given; whether that may be sent, or sent again, is not its business.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
@@ -15,8 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
+use super::connector::Link;
 use super::pool::Reusable;
-use super::socket::{Link, Passage, Socket, Stopwatch};
+use super::socket::{Passage, Socket, Stopwatch};
 use crate::exchange::{Answer, FailReason, Headers, Response, Timestamp};
 
 /// The largest head of a response (of at most 100 fields), and the most that is read or written at once, in bytes.
@@ -49,6 +51,7 @@ pub(super) struct Connection {
     /// Gone once the connection is closed.
     driver: Option<Driver>,
     stopwatch: Stopwatch,
+    peer: SocketAddr,
 }
 
 impl Connection {
@@ -57,11 +60,16 @@ impl Connection {
     /// # Errors
     /// When hyper refuses the connection.
     pub(super) async fn open(link: Link) -> hyper::Result<Connection> {
-        let stopwatch = Stopwatch::default();
+        let (stopwatch, peer) = (Stopwatch::default(), link.peer());
         let io = TokioIo::new(Socket::new(link, stopwatch.clone()));
         let (sender, driver) =
             http1::Builder::new().max_buf_size(BUFFER).max_header_size(BUFFER).handshake(io).await?;
-        Ok(Connection { sender, driver: Some(driver), stopwatch })
+        Ok(Connection { sender, driver: Some(driver), stopwatch, peer })
+    }
+
+    /// The address that it leads to.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Sends a request and reads the answer to its end, as the future is driven.
@@ -76,7 +84,7 @@ impl Connection {
         request: Request<Full<Bytes>>,
         body_limit: usize,
     ) -> impl Future<Output = Result<Answer, Broken>> {
-        let Connection { sender, driver, stopwatch } = self;
+        let Connection { sender, driver, stopwatch, .. } = self;
         stopwatch.restart();
         // Outside of the future, which need not be as large as the request then.
         let response = sender.try_send_request(request);
@@ -85,7 +93,10 @@ impl Connection {
             let passage = stopwatch.passage();
             match response {
                 Ok(response) => Ok(answer(response, &passage)),
-                Err(reason) => Err(Broken { reason, progress: Progress::of(&passage) }),
+                Err(reason) => {
+                    let reason = if passage.tls_broke { FailReason::Tls } else { reason };
+                    Err(Broken { reason, progress: Progress::of(&passage) })
+                }
             }
         }
     }

@@ -1,16 +1,25 @@
 //! Carries what is no replay, such as spans to a collector, over connections that are made like those to targets: known as
 //! the agent's own, and marked. One connection for each message; nothing is sent twice.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, Uri, Version};
 use http_body_util::Full;
 use opentelemetry_http::{HttpClient, HttpError};
 use thiserror::Error;
+use tokio_util::task::TaskTracker;
 
+use super::ReplayError;
 use super::connection::Connection;
+use super::connector::{self, ConnectError, Connector, Means};
+use super::gate::Gate;
+use super::names::Lookup;
 use super::own::Registrar;
-use super::socket::{self, ConnectError, Connector};
+use super::tls::Offer;
+use crate::config;
+use crate::control::Control;
 use crate::exchange::FailReason;
 
 /// The largest answer that is read, in bytes.
@@ -38,12 +47,23 @@ enum CourierError {
 }
 
 impl Courier {
-    /// To the host of `url`; `None` unless it is an `http` URL with a host.
-    #[must_use]
-    pub fn new(url: &Uri, mark: u32, own: Registrar) -> Option<Courier> {
-        let host = HeaderValue::from_str(url.authority()?.as_str()).ok()?;
-        let connector = Connector::new(url, socket::usable_mark(mark), own)?;
-        Some(Courier { connector, host })
+    /// To the host of `url`, over TLS if it says so. The kill switch is for replays and has no say here.
+    ///
+    /// # Errors
+    /// When it is no `http` or `https` URL with a host, or TLS cannot be had.
+    pub fn new(url: &Uri, mark: u32, own: Registrar) -> Result<Courier, ReplayError> {
+        let target =
+            config::Target { name: "traces.otlp".to_owned(), url: url.clone(), ..Default::default() };
+        let host = url.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        let host = host.ok_or_else(|| ReplayError::url(&target))?;
+        let means = Means {
+            mark: connector::usable_mark(mark),
+            own,
+            lookup: Lookup::system(),
+            tasks: TaskTracker::new(),
+            gate: Arc::new(Gate::new(Control::new(true))),
+        };
+        Ok(Courier { connector: Connector::new(&target, means)?, host })
     }
 
     async fn carry(&self, message: Request<Bytes>) -> Result<Response<Bytes>, CourierError> {
@@ -53,8 +73,8 @@ impl Courier {
         head.version = Version::HTTP_11;
         head.headers.insert(header::HOST, self.host.clone());
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let link = self.connector.connect().await.map_err(|error| {
-            let (ConnectError::Target(error) | ConnectError::Ours(error)) = error;
+        let link = self.connector.connect(Offer::One).await.map_err(|error| {
+            let (ConnectError::Target(error) | ConnectError::Tls(error) | ConnectError::Ours(error)) = error;
             CourierError::Connect(error.to_string())
         })?;
         let opened = Connection::open(link).await;

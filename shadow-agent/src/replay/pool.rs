@@ -81,10 +81,12 @@ impl<C: Reusable> Pool<C> {
         idle.connections.push(Waiting { connection, since: now, owner });
     }
 
-    /// Closes what has expired or was closed by the peer.
-    pub(super) fn sweep(&self, now: Instant) {
+    /// Closes what has expired, was closed by the peer, or is not wanted any more.
+    pub(super) fn sweep(&self, now: Instant, wanted: impl Fn(&C) -> bool) {
         self.lock().connections.retain_mut(|waiting| {
-            now.saturating_duration_since(waiting.since) < IDLE_EXPIRY && waiting.connection.is_reusable()
+            now.saturating_duration_since(waiting.since) < IDLE_EXPIRY
+                && wanted(&waiting.connection)
+                && waiting.connection.is_reusable()
         });
     }
 
@@ -163,7 +165,7 @@ mod tests {
             pool.put(Numbered(0, true), None, start);
             assert_eq!(pool.take(None, now).is_some(), kept);
             pool.put(Numbered(1, true), None, start);
-            pool.sweep(now);
+            pool.sweep(now, |_| true);
             assert_eq!(pool.take(None, start).is_some(), kept);
         }
     }
@@ -174,7 +176,7 @@ mod tests {
         let pool = Pool::new(4);
         (0..3).for_each(|number| pool.put(Numbered(number, true), None, now));
         pool.lock().connections[1].connection.1 = false;
-        pool.sweep(now);
+        pool.sweep(now, |_| true);
         assert_eq!(numbers(&pool, now), [2, 0]);
     }
 }

@@ -9,12 +9,15 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 use http_body_util::Full;
 
+use super::credentials::Credentials;
 use super::unsendable::Unsendable;
-use super::{ReplayError, marks};
+use super::{Key, ReplayError, idempotency, marks};
 use crate::config;
 use crate::exchange::Headers;
-use crate::policy::mask::Sendable;
+use crate::policy::mask::{Compartment, Sendable};
 use crate::traces::Contexts;
+
+const KEY: Key = Key::new();
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -27,11 +30,17 @@ const OWN_FIELDS: usize = 11;
 pub(super) struct Rewrite {
     /// Put before each target; without the slash at its end.
     prefix: Bytes,
+    scheme: Scheme,
     /// The `Host` of requests that have none (HTTP/1.0).
     host: HeaderValue,
+    /// The `Host` of all requests.
+    fixed_host: Option<HeaderValue>,
+    /// The field that makes unsafe requests idempotent.
+    idempotency: Option<HeaderName>,
+    credentials: Credentials,
     set: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
-    /// The target's name, by which its requests have trace contexts of their own.
+    /// The target's name, by which its requests have trace contexts and idempotency keys of their own.
     target: String,
     traces: Contexts,
     /// What says that a request is a dry run, if the target understands it.
@@ -76,9 +85,28 @@ impl Rewrite {
         }
         let remove = target.remove_headers.iter().map(|header| name(header)).collect::<Result<_, _>>()?;
         let prefix = target.url.path().trim_end_matches('/');
-        let prefix = Bytes::copy_from_slice(prefix.as_bytes());
-        let target = target.name.clone();
-        Ok(Rewrite { prefix, host, set, remove, dry_run: None, target, traces })
+        let fixed_host = match &target.host {
+            config::HostHeader::Preserve => None,
+            config::HostHeader::Target => Some(host.clone()),
+            config::HostHeader::Name(name) => Some(HeaderValue::from_str(name).map_err(|_| {
+                ReplayError::Header { target: target.name.clone(), name: header::HOST.to_string() }
+            })?),
+        };
+        let idempotency = target.idempotency_header.as_deref().map(name).transpose()?;
+        Ok(Rewrite {
+            prefix: Bytes::copy_from_slice(prefix.as_bytes()),
+            scheme: if target.is_tls() { Scheme::HTTPS } else { Scheme::HTTP },
+            host,
+            fixed_host,
+            set,
+            remove,
+            idempotency,
+            credentials: Credentials::new(target)
+                .map_err(|error| ReplayError::Credentials { target: target.name.clone(), error })?,
+            dry_run: None,
+            target: target.name.clone(),
+            traces,
+        })
     }
 
     /// Has dry runs carry this field.
@@ -101,18 +129,51 @@ impl Rewrite {
         self.dry_run.is_some()
     }
 
+    /// Whether the target has credentials of its own that can change.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.credentials.can_change()
+    }
+
+    /// Reads those credentials of the target again that have changed; blocks.
+    pub(super) fn reread(&self) {
+        self.credentials.reread();
+    }
+
     /// The request as this target is sent it, marks included.
     ///
     /// # Errors
-    /// When HTTP/1.1 cannot express it.
+    /// When HTTP/1.1 cannot express it: gRPC needs HTTP/2 for the trailers of its answers.
     pub(super) fn apply(&self, request: &Sendable) -> Result<Request<Full<Bytes>>, Unsendable> {
+        let grpc = |value: &Bytes| value.to_ascii_lowercase().starts_with(b"application/grpc");
+        if request.version() == Version::HTTP_2 && request.headers().get("content-type").is_some_and(grpc) {
+            return Err(Unsendable::Grpc);
+        }
+        self.rewritten(request)
+    }
+
+    fn rewritten(&self, request: &Sendable) -> Result<Request<Full<Bytes>>, Unsendable> {
         if request.method() == Method::CONNECT {
             return Err(Unsendable::Method(Method::CONNECT));
         }
         let mut message = Request::new(Full::new(request.body().clone()));
         *message.method_mut() = request.method().clone();
-        *message.uri_mut() = self.target(request.target())?;
-        let mut headers = end_to_end(request.headers())?;
+        let mut headers = match request.credentials().open(&KEY) {
+            Compartment::Nothing => {
+                *message.uri_mut() = self.target(request.target())?;
+                end_to_end(request.headers())?
+            }
+            Compartment::Forward(withheld) => {
+                *message.uri_mut() = self.target(withheld.target().unwrap_or(request.target()))?;
+                end_to_end(&withheld.headers(request.headers()))?
+            }
+            Compartment::Replace => {
+                *message.uri_mut() = self.target(&self.credentials.in_target(request.target()))?;
+                end_to_end(request.headers())?
+            }
+        };
+        if let Some(host) = &self.fixed_host {
+            headers.try_insert(header::HOST, host.clone())?;
+        }
         if let Some(length) = content_length(request) {
             headers.try_insert(header::CONTENT_LENGTH, length)?;
         }
@@ -124,6 +185,15 @@ impl Rewrite {
         }
         if !headers.contains_key(header::HOST) {
             headers.try_insert(header::HOST, self.host.clone())?;
+        }
+        if let Compartment::Replace = request.credentials().open(&KEY) {
+            self.credentials.put(&mut headers)?;
+        }
+        if let Some(name) = &self.idempotency
+            && !request.method().is_safe()
+            && !headers.contains_key(name)
+        {
+            headers.try_insert(name, idempotency::key(request.id(), request.seen(), &self.target)?)?;
         }
         if let (true, Some((name, value))) = (request.is_dry_run(), &self.dry_run) {
             headers.try_insert(name, value.clone())?;
@@ -139,7 +209,7 @@ impl Rewrite {
     /// # Errors
     /// When HTTP/2 cannot express it.
     pub(super) fn apply_http2(&self, request: &Sendable) -> Result<Http2Request, Unsendable> {
-        let (mut head, _) = self.apply(request)?.into_parts();
+        let (mut head, _) = self.rewritten(request)?.into_parts();
         head.headers.remove(header::CONNECTION);
         if !request.headers().contains("content-length") {
             head.headers.remove(header::CONTENT_LENGTH);
@@ -150,10 +220,13 @@ impl Rewrite {
             return Err(Unsendable::UserInfo);
         }
         let mut parts = head.uri.into_parts();
-        (parts.scheme, parts.authority) = (Some(Scheme::HTTP), Some(authority));
+        (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(authority));
         head.uri = Uri::from_parts(parts)?;
         head.version = Version::HTTP_2;
-        let mut trailers = end_to_end(request.trailers())?;
+        let mut trailers = match request.credentials().open(&KEY) {
+            Compartment::Forward(withheld) => end_to_end(&withheld.trailers(request.trailers()))?,
+            Compartment::Nothing | Compartment::Replace => end_to_end(request.trailers())?,
+        };
         for name in self.remove.iter().chain(&[header::CONNECTION, header::HOST, header::TE]) {
             trailers.remove(name);
         }
@@ -177,6 +250,14 @@ impl Rewrite {
         }
         whole.put_slice(target);
         uri(whole.freeze())
+    }
+}
+
+/// The bytes of credentials that a request carries apart.
+pub(super) fn withheld(request: &Sendable) -> usize {
+    match request.credentials().open(&KEY) {
+        Compartment::Forward(withheld) => withheld.size(),
+        Compartment::Nothing | Compartment::Replace => 0,
     }
 }
 
@@ -268,169 +349,4 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::{sendable, target};
-    use super::*;
-
-    type Fields<'a> = &'a [(&'a str, &'a str)];
-
-    /// The message made of a request for a target that was changed.
-    fn made(
-        change: impl FnOnce(&mut config::Target),
-        method: &str,
-        path: &str,
-        headers: Fields<'_>,
-        body: &str,
-    ) -> Result<Request<Full<Bytes>>, Unsendable> {
-        let mut target = target(80);
-        change(&mut target);
-        Rewrite::new(&target, Contexts::new(config::TraceContext::Mint, 0))
-            .unwrap()
-            .apply(&sendable(method, path, headers, body))
-    }
-
-    fn values<'a>(message: &'a Request<Full<Bytes>>, name: &str) -> Vec<&'a [u8]> {
-        message.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect()
-    }
-
-    #[test]
-    fn a_dry_run_says_so_in_one_field_and_no_other_request_does() {
-        let mut rewrite = Rewrite::new(&target(80), Contexts::new(config::TraceContext::Mint, 0)).unwrap();
-        assert!(!rewrite.has_dry_run());
-        let field = ("x-dry-run".to_owned(), "yes".to_owned());
-        rewrite.understand_dry_runs("candidate", &field).unwrap();
-        let request = Sendable::clone(&sendable("POST", "/", &[("x-dry-run", "no"), ("X-Dry-Run", "2")], ""));
-        let sent = rewrite.apply(&request).unwrap();
-        assert_eq!(values(&sent, "x-dry-run"), [b"no".as_slice(), b"2"], "what the client said");
-        let sent = rewrite.apply(&request.as_dry_run()).unwrap();
-        assert_eq!(values(&sent, "x-dry-run"), [b"yes"]);
-        let refused = rewrite.understand_dry_runs("candidate", &("connection".to_owned(), "x".to_owned()));
-        assert!(refused.is_err());
-    }
-
-    #[test]
-    fn the_prefix_stands_before_every_target_but_the_asterisk() {
-        let cases = [
-            ("http://h", "/a?b=1", "/a?b=1"),
-            ("http://h/", "/", "/"),
-            ("http://h/", "//a//b", "//a//b"),
-            ("http://h/v2", "/a", "/v2/a"),
-            ("http://h/v2/", "/a", "/v2/a"),
-            ("http://h/v2", "/", "/v2/"),
-            ("http://h/v2", "?x", "/v2/?x"),
-            ("http://h", "?x", "/?x"),
-            ("http://h/v2", "*", "*"),
-            ("http://h", "/{}\u{e9}?a|b", "/{}\u{e9}?a|b"),
-            ("http://h/v2", "/a^b?c=<%20>&\u{e9}", "/v2/a%5Eb?c=%3C%20%3E&%C3%A9"),
-        ];
-        for (url, path, expected) in cases {
-            let message = made(|target| target.url = url.parse().unwrap(), "OPTIONS", path, &[], "");
-            assert_eq!(message.unwrap().uri().to_string(), expected, "{path} at {url}");
-        }
-    }
-
-    #[test]
-    fn what_http_cannot_express_is_an_error() {
-        let long = format!("/{}", "x".repeat(1 << 16));
-        let cases: [(&str, &str, Fields<'_>); 9] = [
-            ("CONNECT", "h:80", &[]),
-            ("GET", "/a b", &[]),
-            ("GET", "/a\u{1}b", &[]),
-            ("GET", "/a#b", &[]),
-            ("GET", &long, &[]),
-            ("GET", "relative", &[]),
-            ("GET", "/", &[("na me", "x")]),
-            ("GET", "/", &[("", "x")]),
-            ("GET", "/", &[("x", "a\u{1}b")]),
-        ];
-        for (method, path, headers) in cases {
-            let made = made(|_| {}, method, path, headers, "");
-            assert!(made.is_err(), "{method} {:.20} {headers:?}", path);
-        }
-    }
-
-    #[test]
-    fn too_many_fields_are_an_error_and_no_panic() {
-        let names: Vec<String> = (0..40_000).map(|number| format!("x-{number}")).collect();
-        let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
-        assert!(matches!(made(|_| {}, "GET", "/", &headers, ""), Err(Unsendable::Fields(_))));
-    }
-
-    #[test]
-    fn hop_by_hop_fields_stay_behind() {
-        let headers = [
-            ("host", "h"),
-            ("Connection", "close, X-One , host,"),
-            ("connection", "x-two"),
-            ("X-One", "1"),
-            ("x-two", "2"),
-            ("x-three", "3"),
-            ("Keep-Alive", "1"),
-            ("Proxy-Connection", "1"),
-            ("TE", "gzip"),
-            ("Trailer", "x"),
-            ("Transfer-Encoding", "chunked"),
-            ("Upgrade", "h2c"),
-            ("Expect", "100-continue"),
-            ("Content-Length", "77"),
-        ];
-        let message = made(|_| {}, "POST", "/", &headers, "ab").unwrap();
-        let mut names: Vec<_> = message.headers().keys().map(HeaderName::as_str).collect();
-        names.retain(|name| !name.starts_with("x-shadow") && !["baggage", "traceparent"].contains(name));
-        names.sort_unstable();
-        assert_eq!(names, ["content-length", "host", "x-three"]);
-        assert_eq!(values(&message, "content-length"), [b"2"]);
-    }
-
-    #[test]
-    fn a_client_that_reads_trailers_still_says_so() {
-        let headers = [("Connection", "TE"), ("TE", "gzip;q=0.5, Trailers")];
-        let message = made(|_| {}, "GET", "/", &headers, "").unwrap();
-        assert_eq!(values(&message, "te"), [b"trailers"]);
-        assert_eq!(values(&message, "connection"), [b"te"]);
-    }
-
-    #[test]
-    fn the_length_is_that_of_the_body_where_there_was_framing() {
-        let cases: [(&str, Fields<'_>, &str, &[&str]); 5] = [
-            ("GET", &[], "", &[]),
-            ("POST", &[("content-length", "0")], "", &["0"]),
-            ("POST", &[("transfer-encoding", "chunked")], "", &["0"]),
-            ("POST", &[("content-length", "9"), ("content-length", "9")], "abc", &["3"]),
-            ("GET", &[("transfer-encoding", "chunked")], "abc", &["3"]),
-        ];
-        for (method, headers, body, expected) in cases {
-            let message = made(|_| {}, method, "/", headers, body).unwrap();
-            let expected: Vec<_> = expected.iter().map(|length| length.as_bytes()).collect();
-            assert_eq!(values(&message, "content-length"), expected, "{method} {headers:?} {body:?}");
-        }
-    }
-
-    #[test]
-    fn the_operator_sets_and_removes_and_the_marks_come_last() {
-        let change = |target: &mut config::Target| {
-            target.remove_headers = vec!["x-internal".into(), "x-shadow-request".into()];
-            target.set_headers = vec![
-                ("X-Env".into(), "a".into()),
-                ("x-env".into(), "b".into()),
-                ("host".into(), "other".into()),
-            ];
-        };
-        let headers = [("X-Internal", "1"), ("x-env", "production"), ("Host", "shop"), ("accept", "*/*")];
-        let message = made(change, "GET", "/", &headers, "").unwrap();
-        assert_eq!(values(&message, "x-env"), [b"a", b"b"]);
-        assert_eq!(values(&message, "host"), [b"other"]);
-        assert_eq!(values(&message, "x-internal"), [b""; 0]);
-        assert_eq!(values(&message, "accept"), [b"*/*"]);
-        assert_eq!(values(&message, "x-shadow-request"), [b"1"]);
-    }
-
-    #[test]
-    fn the_host_is_kept_and_given_where_there_was_none() {
-        let port = |target: &mut config::Target| target.url = "http://10.0.0.9:8080".parse().unwrap();
-        for (headers, expected) in [(&[("HOST", "shop")][..], "shop"), (&[][..], "10.0.0.9:8080")] {
-            let message = made(port, "GET", "/", headers, "").unwrap();
-            assert_eq!(values(&message, "host"), [expected.as_bytes()]);
-        }
-    }
-}
+mod tests;

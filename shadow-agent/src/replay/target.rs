@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Version};
+use http::{Method, Request};
 use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -18,24 +18,28 @@ use tokio_util::task::TaskTracker;
 
 use super::breaker::{Breaker, Pass};
 use super::connection::{Broken, Connection, Progress};
+use super::connector::{ConnectError, Connector, Link, Means};
 use super::gate::Gate;
 use super::http2;
 use super::mapping::Mapping;
 use super::order::Order;
 use super::pool::Pool;
 use super::rate::Bucket;
-use super::request::Rewrite;
+use super::request::{self, Rewrite};
 use super::room::Room;
 use super::slots::Slots;
-use super::socket::{ConnectError, Connector, Link};
+use super::tls::Offer;
 use super::unsendable::Unsendable;
 use super::{Outcome, ReplayError, Settings};
 use crate::config;
 use crate::exchange::{Answer, DropReason, FailReason, SessionId};
 use crate::policy::mask::Sendable;
 
+mod protocol;
 mod shared;
 mod turn;
+
+use protocol::{Protocol, Protocols};
 
 /// How long connecting may take at most, within the target's timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +52,7 @@ pub(super) const MAX_CONCURRENCY: usize = 4096;
 pub(super) struct Target {
     rewrite: Rewrite,
     connector: Connector,
+    http: Protocols,
     pool: Pool<Box<Connection>>,
     shared: Shared,
     slots: Slots,
@@ -86,15 +91,13 @@ impl Target {
     /// The value that makes no sense.
     pub(super) fn new(
         config: &config::Target,
-        mark: Option<u32>,
+        means: Means,
         settings: &Settings,
         room: Room,
-        gate: Arc<Gate>,
-        tasks: TaskTracker,
     ) -> Result<Target, ReplayError> {
         let name = || config.name.clone();
-        let connector = Connector::new(&config.url, mark, settings.own.clone())
-            .ok_or_else(|| ReplayError::url(config))?;
+        let (tasks, gate) = (means.tasks.clone(), Arc::clone(&means.gate));
+        let connector = Connector::new(config, means)?;
         if !(1..=MAX_CONCURRENCY).contains(&config.concurrency) {
             return Err(ReplayError::Concurrency { target: name(), value: config.concurrency });
         }
@@ -107,6 +110,7 @@ impl Target {
         let now = Instant::now();
         Ok(Target {
             rewrite: Rewrite::new(config, settings.traces)?,
+            http: Protocols::new(config.http, connector.is_tls()),
             connector,
             pool: Pool::new(config.concurrency),
             shared: Shared {
@@ -117,7 +121,7 @@ impl Target {
             },
             slots: Slots::new(config.concurrency),
             rate: config.rate.map(|rate| Bucket::new(rate, now)),
-            breaker: Breaker::new(now),
+            breaker: Breaker::new(config.breaker.clone(), now),
             timeout: config.timeout,
             body_limit: settings.body_limit,
             room,
@@ -148,9 +152,10 @@ impl Target {
             Err(reason) => return Outcome::Dropped(reason),
         };
         let began = Instant::now();
-        let ended = match request.version() {
-            Version::HTTP_2 => Box::pin(self.exchange_http2(request)).await,
-            _ => self.exchange(request).await,
+        let deadline = began + self.timeout;
+        let ended = match self.http.of(request.version()) {
+            Protocol::One => self.exchange(request, deadline, None).await,
+            Protocol::Two => Box::pin(self.exchange_http2(request, deadline)).await,
         };
         let outcome = match ended {
             Ok(mut answer) => {
@@ -174,10 +179,27 @@ impl Target {
         self.breaker.is_open()
     }
 
-    /// Closes idle connections that have expired or were closed by the target.
+    /// Looks the target's name up if it is time, and closes idle connections that have expired, were closed by the
+    /// target, or lead to an address that is its own no more; those of HTTP/2 that are in use take no further request.
     pub(super) fn sweep(&self) {
-        self.pool.sweep(Instant::now());
-        self.shared.pool.sweep(Instant::now());
+        let now = Instant::now();
+        self.connector.sweep(now);
+        self.pool.sweep(now, |connection| self.connector.leads_to(connection.peer()));
+        self.shared.pool.sweep(now, |connection| {
+            if !self.connector.leads_to(connection.peer()) {
+                connection.retire();
+            }
+        });
+    }
+
+    /// Whether it has credentials of its own that can change.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.rewrite.has_credentials()
+    }
+
+    /// Reads its own credentials again if they have changed; blocks.
+    pub(super) fn reread(&self) {
+        self.rewrite.reread();
     }
 
     /// Closes every idle connection, for good.
@@ -205,14 +227,19 @@ impl Target {
         Ok(Admission { _slot: slot, pass })
     }
 
-    /// What is rare is boxed here, because every request pays for the size of this future.
-    async fn exchange(&self, request: &Sendable) -> Result<Answer, Outcome> {
-        let deadline = Instant::now() + self.timeout;
+    /// By HTTP/1.1, on a new connection if one is given. What is rare is boxed here, because every request pays for the
+    /// size of this future.
+    async fn exchange(
+        &self,
+        request: &Sendable,
+        deadline: Instant,
+        given: Option<Box<Link>>,
+    ) -> Result<Answer, Outcome> {
         let mut timer = pin!(sleep_until(deadline));
         let message = self.message(request)?;
-        let (connection, pooled) = match self.pool.take(request.session(), Instant::now()) {
-            Some(connection) => (connection, true),
-            None => (Box::pin(self.connect(deadline)).await?, false),
+        let (connection, pooled) = match (given, self.pool.take(request.session(), Instant::now())) {
+            (None, Some(connection)) => (connection, true),
+            (given, _) => (Box::pin(self.connect(deadline, given)).await?, false),
         };
         self.gate.check_switch().map_err(Outcome::Dropped)?;
         match self.attempt(connection, message, request.session(), timer.as_mut()).await? {
@@ -234,7 +261,7 @@ impl Target {
         timer: Pin<&mut Sleep>,
     ) -> Result<Answer, Outcome> {
         let message = self.message(request)?;
-        let connection = self.connect(deadline).await?;
+        let connection = self.connect(deadline, None).await?;
         self.gate.check_switch().map_err(Outcome::Dropped)?;
         let answer = self.attempt(connection, message, request.session(), timer).await?;
         answer.map_err(|broken| Outcome::Failed(broken.reason))
@@ -259,20 +286,23 @@ impl Target {
             () = timer => return Err(Outcome::Failed(FailReason::Timeout)),
             () = self.gate.aborting() => return Err(Outcome::Failed(FailReason::Shutdown)),
         };
-        if ended.is_ok() {
+        if ended.is_ok() && self.connector.leads_to(connection.peer()) {
             self.pool.put(connection, owner, Instant::now());
         }
         Ok(ended)
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Box<Connection>, Outcome> {
-        let link = self.link(deadline).await?;
+    async fn connect(&self, deadline: Instant, given: Option<Box<Link>>) -> Result<Box<Connection>, Outcome> {
+        let link = match given {
+            Some(link) => *link,
+            None => self.link(deadline, Offer::One).await?,
+        };
         Connection::open(link).await.map(Box::new).map_err(|_| Outcome::Failed(FailReason::Connect))
     }
 
-    async fn link(&self, deadline: Instant) -> Result<Link, Outcome> {
+    async fn link(&self, deadline: Instant, offer: Offer) -> Result<Link, Outcome> {
         let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        let connecting = timeout_at(deadline, self.connector.connect());
+        let connecting = timeout_at(deadline, self.connector.connect(offer));
         let connected = tokio::select! {
             biased;
             connected = connecting => connected,
@@ -287,6 +317,10 @@ impl Target {
             Ok(Err(ConnectError::Ours(error))) => {
                 tracing::debug!(%error, "this host has no connection for a request");
                 Err(Outcome::Dropped(DropReason::Socket))
+            }
+            Ok(Err(ConnectError::Tls(_said_already))) => {
+                self.http.forget();
+                Err(Outcome::Failed(FailReason::Tls))
             }
             Err(_elapsed) => Err(Outcome::Failed(FailReason::Connect)),
         }
@@ -339,7 +373,7 @@ fn may_resend(broken: Broken, method: &Method) -> bool {
 fn size(request: &Sendable) -> usize {
     let fields = request.headers().iter().chain(request.trailers().iter());
     let fields: usize = fields.map(|(name, value)| name.len() + value.len()).sum();
-    request.target().len() + fields + request.body().len()
+    request.target().len() + fields + request.body().len() + request::withheld(request)
 }
 
 #[cfg(test)]

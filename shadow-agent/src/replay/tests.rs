@@ -12,13 +12,19 @@ use crate::policy::mask::Masker;
 use server::Server;
 
 mod answers;
+mod at_most_once;
+mod credentials;
+mod faults;
 mod http2;
 mod http2_ends;
 mod http2_server;
 mod limits;
+mod names;
 mod own;
 pub(crate) mod server;
 mod sessions;
+mod tls;
+mod tls_server;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const BODY_LIMIT: usize = 100;
@@ -30,6 +36,7 @@ const SETTINGS: Settings = Settings {
     traces: Contexts::new(config::TraceContext::Mint, 0),
     settle: Duration::ZERO,
     tokens: None,
+    lookup: Lookup::system(),
 };
 /// For what must not happen within a test.
 const LONG: Duration = Duration::from_secs(60);
@@ -43,6 +50,19 @@ pub(super) fn sendable(method: &str, target: &str, headers: &[(&str, &str)], bod
 
 /// The same, of a protocol version.
 pub(super) fn sendable_by(
+    version: Version,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Arc<Sendable> {
+    let masker = Masker::new(&config::Mask::default(), config::Credentials::Forward).unwrap();
+    passed(&masker, version, method, target, headers, body)
+}
+
+/// A request that passed this masking.
+fn passed(
+    masker: &Masker,
     version: Version,
     method: &str,
     target: &str,
@@ -75,12 +95,7 @@ pub(super) fn sendable_by(
         response,
         times: Times { started: Timestamp(1_700_000_000_000_000_000), ..Times::default() },
     };
-    Arc::new(
-        Masker::new(&config::Mask::default(), config::Credentials::Forward)
-            .unwrap()
-            .sendable(&exchange)
-            .unwrap(),
-    )
+    Arc::new(masker.sendable(&exchange).unwrap())
 }
 
 fn get() -> Arc<Sendable> {
@@ -152,6 +167,9 @@ async fn what_is_on_the_wire_is_the_request_with_marks_and_without_hops() {
         "hello",
     );
     let id = format!("{}", request.id());
+    let name = format!("to-{}", server.port);
+    let key = idempotency::key(request.id(), request.seen(), &name).unwrap();
+    let key = format!("idempotency-key: {}", key.to_str().unwrap());
     let set = config::Target {
         url: format!("http://127.0.0.1:{}/v2/", server.port).parse().unwrap(),
         set_headers: vec![("x-env".into(), "shadow".into())],
@@ -171,6 +189,7 @@ async fn what_is_on_the_wire_is_the_request_with_marks_and_without_hops() {
         "baggage: shadow=true",
         "content-length: 5",
         "host: shop.example",
+        &key,
         "x-env: shadow",
         &exchange,
         "x-shadow-request: 1",
@@ -190,8 +209,9 @@ async fn targets_come_in_the_order_configured_with_the_baseline_last() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_with_its_name_and_the_remedy() {
     type Change = fn(&mut config::Target);
-    let cases: [(Change, &str); 11] = [
-        (|t| t.url = "https://h".parse().unwrap(), "https://h"),
+    let cases: [(Change, &str); 12] = [
+        (|t| t.url = "ftp://h".parse().unwrap(), "ftp://h"),
+        (|t| t.tls.ca = Some("/nonexistent/ca.pem".into()), "`/nonexistent/ca.pem` cannot be read"),
         (|t| t.url = "/only/a/path".parse().unwrap(), "/only/a/path"),
         (|t| t.url = "http://user:pass@h/".parse().unwrap(), "`http://…@h/`"),
         (|t| t.url = "http://h/?q".parse().unwrap(), "?q"),
@@ -209,6 +229,9 @@ async fn what_makes_no_sense_is_refused_with_its_name_and_the_remedy() {
     for (change, named) in cases {
         let mut target = target(80);
         change(&mut target);
+        if target.tls.ca.is_some() {
+            target.url = "https://h".parse().unwrap();
+        }
         let config = config::Replay { targets: vec![target], ..config::Replay::default() };
         let settings = Settings { body_limit: 1, ..SETTINGS };
         let error = Replayer::start(&config, &settings, Control::new(true)).unwrap_err().to_string();

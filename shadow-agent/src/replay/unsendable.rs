@@ -17,6 +17,8 @@ pub(super) enum Unsendable {
     UserInfo,
     #[error("the method {0} needs a tunnel")]
     Method(Method),
+    #[error("gRPC needs HTTP/2")]
+    Grpc,
     #[error("a field name is not valid: {0}")]
     Name(#[from] InvalidHeaderName),
     #[error("a field value is not valid: {0}")]

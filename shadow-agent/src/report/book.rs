@@ -281,9 +281,11 @@ pub(crate) fn erred(observed: &TargetObservation) -> Option<bool> {
     match observed.outcome {
         TargetOutcome::Answered(_) => Some(observed.status.is_some_and(is_error_status)),
         TargetOutcome::Failed(reason) => match reason {
-            FailReason::Connect | FailReason::Timeout | FailReason::Closed | FailReason::Malformed => {
-                Some(true)
-            }
+            FailReason::Connect
+            | FailReason::Timeout
+            | FailReason::Closed
+            | FailReason::Malformed
+            | FailReason::Tls => Some(true),
             FailReason::BodyTooLarge | FailReason::Request | FailReason::Shutdown | FailReason::Stalled => {
                 None
             }

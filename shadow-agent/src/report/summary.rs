@@ -387,7 +387,7 @@ pub fn remedy(reason: SkipReason) -> &'static str {
             "outside of the share that is replayed at present; it grows by replay.ramp while no guard trips (shadow-agent ctl status)"
         }
         SkipReason::Credentials => {
-            "the requests carry credentials: decide with --credentials forward (the shadow gets them) or --credentials strip (they are removed)"
+            "the requests carry credentials: decide with --credentials forward (the shadow gets them), --credentials strip (they are removed), or credentials of the targets' own (replay.credentials: replace)"
         }
         SkipReason::Marked => {
             "replayed requests, or calls caused by them; replaying them again would be a loop"

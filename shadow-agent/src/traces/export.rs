@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::replay::Courier;
+use crate::replay::{Courier, ReplayError};
 
 /// Spans that may wait to be told.
 const QUEUE: usize = 8192;
@@ -40,8 +40,15 @@ const PATH: &str = "/v1/traces";
 #[derive(Debug, Error)]
 pub enum TracesError {
     /// The collector's address is not one that can be connected to.
-    #[error("the collector's url `{0}` (traces.otlp) cannot be connected to; give it as http://HOST:4318")]
-    Url(String),
+    #[error(
+        "the collector's url `{url}` (traces.otlp) cannot be connected to; give it as http://HOST:4318 ({error})"
+    )]
+    Url {
+        /// What was configured.
+        url: String,
+        /// What is wrong with it.
+        error: ReplayError,
+    },
     /// The library refuses what it was given.
     #[error(
         "spans cannot be told over OTLP: {0}; unset variables that begin with OTEL_EXPORTER_OTLP, or correct them"

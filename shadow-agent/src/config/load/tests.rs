@@ -8,14 +8,16 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use super::super::{
-    AuditPlace, Condition, Credentials, GuardAction, GuardRule, Guards, Missing, Mode, NetNs, Order,
-    Polarity, RecordOnly, SelectRule, Share, Side, Sizes, Stateful, TokenPlace, XdpMode, show,
+    AuditPlace, Breaker, Condition, Credentials, GuardAction, GuardRule, Guards, HostHeader, Http, Missing,
+    Mode, NetNs, Order, Polarity, RecordOnly, SelectRule, Share, Side, Sizes, Stateful, Tls, TokenPlace,
+    XdpMode, show,
 };
 use super::*;
 use crate::cli::{Cli, Command};
 use crate::ramp::Stage;
 
 mod refusals;
+mod targets;
 
 /// A file in the temporary directory that goes away with the value.
 struct Scratch(PathBuf);
@@ -123,9 +125,12 @@ replay:
   rate: 500/s
   concurrency: 8
   timeout: 2s
+  dns_refresh: 1m
+  idempotency_header: X-Request-Key
   targets:
     - { name: candidate, url: "http://10.0.0.9:8080/v2", isolated: true, rate: 100/s, concurrency: 4, timeout: 1s, headers: { set: { X-Env: shadow }, remove: [X-Internal] } }
-    - { name: other, url: "http://shadow.internal", isolated: true, dry_run: true }
+    - { name: other, url: "http://shadow.internal", isolated: true, dry_run: true, http: 2, host: target, dns_refresh: 10s, breaker: off, idempotency_header: off }
+    - { name: secure, url: "https://shadow.internal", isolated: true, tls: { server_name: shadow.test, verify: false }, http: 1.1, host: "shop.example:81", breaker: { failures: 20%, latency: 2s, pause: 5s } }
   baseline: { name: baseline, url: "http://[fd00::1]:8080", isolated: true }
   ramp: [1% 10m, 10% 1h, 50%]
   budget: 200/s
@@ -211,13 +216,24 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.mask.send.fields, ["$..card.number"]);
     assert_eq!(config.mask.send.query, ["session"]);
     assert_eq!(config.replay.credentials, Credentials::Strip);
-    let [candidate, other] = &config.replay.targets[..] else { panic!() };
+    let [candidate, other, secure] = &config.replay.targets[..] else { panic!() };
     assert_eq!((candidate.rate, candidate.concurrency), (Some(100.0), 4));
     assert_eq!((candidate.timeout, candidate.isolated), (Duration::from_secs(1), true));
     assert_eq!((candidate.name.as_str(), candidate.url.path()), ("candidate", "/v2"));
     assert_eq!(candidate.set_headers, [("x-env".to_owned(), "shadow".to_owned())]);
     assert_eq!(candidate.remove_headers, ["x-internal"]);
     assert_eq!((other.rate, other.concurrency, other.timeout), (Some(500.0), 8, Duration::from_secs(2)));
+    assert_eq!((other.http, &other.host, secure.http), (Http::Two, &HostHeader::Target, Http::One));
+    assert_eq!(secure.host, HostHeader::Name("shop.example:81".to_owned()));
+    assert_eq!((other.dns_refresh, secure.dns_refresh), (Duration::from_secs(10), Duration::from_secs(60)));
+    assert_eq!(other.idempotency_header, None);
+    assert_eq!(secure.idempotency_header.as_deref(), Some("x-request-key"));
+    let (failures, pause) = (Share(0.2), Duration::from_secs(5));
+    let breaker = Breaker { failures, latency: Some(Duration::from_secs(2)), pause };
+    assert_eq!((&other.breaker, &secure.breaker), (&None, &Some(breaker)));
+    let named = Some("shadow.test".to_owned());
+    assert_eq!(secure.tls, Tls { server_name: named, verify: false, ..Tls::default() });
+    assert_eq!((secure.port(), other.port()), (443, 80));
     assert_eq!(config.replay.baseline.as_ref().unwrap().url.host(), Some("[fd00::1]"));
     assert_eq!(config.compare.headers, ["content-type"]);
     assert_eq!(config.compare.ignore, ["$.request_id"]);

@@ -8,10 +8,10 @@ use super::super::file::{self, Text};
 use super::super::overlay::Overrides;
 use super::super::{ConfigError, Credentials, Problem, Replay, Target, units};
 use super::rules::header_name;
-use super::{at_most, count, list, parse, read, session, within, wrong};
+use super::{at_most, count, list, parse, read, session, target, within, wrong};
 
 const MAX_TARGETS: usize = 8;
-const MAX_HEADERS: usize = 64;
+pub(super) const MAX_HEADERS: usize = 64;
 const MAX_NAME: usize = 63;
 const MAX_CONCURRENCY: u64 = 4096;
 const MAX_RATE: f64 = 1e6;
@@ -36,9 +36,9 @@ pub(super) fn replay(raw: &file::Replay, overrides: &Overrides) -> Result<Replay
     let resolved: Result<Vec<_>, _> = targets
         .iter()
         .enumerate()
-        .map(|(index, one)| target(&format!("replay.targets[{index}]"), one, raw, overrides))
+        .map(|(index, one)| one_target(&format!("replay.targets[{index}]"), one, raw, overrides))
         .collect();
-    let baseline = raw.baseline.as_ref().map(|one| target("replay.baseline", one, raw, overrides));
+    let baseline = raw.baseline.as_ref().map(|one| one_target("replay.baseline", one, raw, overrides));
     Ok(Replay {
         credentials: read("replay.credentials", raw.credentials.as_ref(), Credentials::Skip, credentials)?,
         targets: resolved?,
@@ -61,17 +61,17 @@ fn dry_run(raw: &file::DryRun, default: (String, String)) -> Result<(String, Str
 }
 
 fn credentials(text: &str) -> Result<Credentials, Problem> {
-    let possible = "skip, forward or strip";
+    let possible = "skip, forward, strip or replace";
     match text {
         "skip" => Ok(Credentials::Skip),
         "forward" => Ok(Credentials::Forward),
         "strip" => Ok(Credentials::Strip),
-        "replace" => Err(Problem::UnsupportedValue { value: text.to_owned(), possible }),
+        "replace" => Ok(Credentials::Replace),
         _ => Err(Problem::Choice { value: text.to_owned(), possible }),
     }
 }
 
-fn target(
+fn one_target(
     key: &str,
     raw: &file::Target,
     section: &file::Replay,
@@ -86,9 +86,27 @@ fn target(
             return Err(wrong(format!("{key}.{part}"), text.source, Problem::Required(remedy)));
         }
     }
+    let url = parse(&format!("{key}.url"), &raw.url, url)?;
     Ok(Target {
         name: parse(&format!("{key}.name"), &raw.name, name)?,
-        url: parse(&format!("{key}.url"), &raw.url, plain_url)?,
+        tls: target::tls(key, &raw.tls, &raw.url, &url)?,
+        http: read(&format!("{key}.http"), raw.http.as_ref(), default.http, target::http)?,
+        host: read(&format!("{key}.host"), raw.host.as_ref(), default.host, target::host)?,
+        dns_refresh: {
+            let (key, text) = nearest(key, "dns_refresh", &None, &raw.dns_refresh, &section.dns_refresh);
+            read(&key, text, default.dns_refresh, target::dns_refresh)?
+        },
+        breaker: target::breaker(&format!("{key}.breaker"), &raw.breaker)?,
+        idempotency_header: {
+            let layers = (&raw.idempotency_header, &section.idempotency_header);
+            let (key, text) = nearest(key, "idempotency_header", &None, layers.0, layers.1);
+            read(&key, text, default.idempotency_header, |text| match text {
+                "off" => Ok(None),
+                _ => own_header(text).map(Some),
+            })?
+        },
+        credentials: target::credentials(&format!("{key}.credentials"), &raw.credentials)?,
+        url,
         isolated: {
             let (key, text) = nearest(key, "isolated", &overrides.isolated, &raw.isolated, &None);
             read(&key, text, default.isolated, units::boolean)?
@@ -150,8 +168,8 @@ pub(super) fn rate(text: &str) -> Result<Option<f64>, Problem> {
     Ok(rate)
 }
 
-/// An `http` URL (RFC 3986) with a host and perhaps a port and a path prefix.
-pub(super) fn plain_url(text: &str) -> Result<Uri, Problem> {
+/// An `http` or `https` URL (RFC 3986) with a host and perhaps a port and a path prefix.
+pub(super) fn url(text: &str) -> Result<Uri, Problem> {
     if text.contains('@') {
         return Err(Problem::UrlUser);
     }
@@ -160,10 +178,8 @@ pub(super) fn plain_url(text: &str) -> Result<Uri, Problem> {
     }
     let refused = || Problem::Url(text.to_owned());
     let uri: Uri = text.parse().map_err(|_| refused())?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(Problem::Tls(text.to_owned())),
-        _ => return Err(refused()),
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(refused());
     }
     let authority = uri.authority().ok_or_else(refused)?;
     // `http://host:` and `http://host:99999` parse, without a port.
@@ -187,7 +203,7 @@ fn set_headers(key: &str, raw: &file::Headers) -> Result<Vec<(String, String)>, 
     set.collect()
 }
 
-fn own_header(text: &str) -> Result<String, Problem> {
+pub(super) fn own_header(text: &str) -> Result<String, Problem> {
     let name = header_name(text)?;
     match RESERVED.contains(&name.as_str()) {
         true => Err(Problem::HeaderReserved(name)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Masker, Rules, Sendable, fields};
+use super::{Compartment, Masker, Rules, Sealed, Sendable, Withheld, fields};
 use crate::config::Credentials;
 use crate::content;
 use crate::exchange::{Exchange, Headers, Request, SkipReason};
@@ -30,8 +30,9 @@ impl Masker {
     /// The request of an exchange as the shadow may see it.
     ///
     /// - The target is in origin-form.
-    /// - With [`Credentials::Strip`] known credentials are removed. That counts as altered: production answered
-    ///   someone whom it knew.
+    /// - With [`Credentials::Strip`] and [`Credentials::Replace`] known credentials are removed. That counts as altered:
+    ///   production answered someone whom it knew.
+    /// - With [`Credentials::Forward`] they travel apart from the rest, after masking.
     /// - Headers, query parameters and JSON fields of `mask.send` are replaced. A masked JSON value keeps its type
     ///   (`"masked"`, 0, false, empty), so that the shadow still understands the request. A masked body is sent
     ///   without content coding; its new length is the sender's business.
@@ -57,15 +58,11 @@ impl Masker {
             Credentials::Forward => {}
             Credentials::Skip if credentials::carried(request) => return Err(SkipReason::Credentials),
             Credentials::Skip => {}
-            Credentials::Strip => {
-                altered |= credentials::strip_headers(&mut headers);
-                altered |= credentials::strip_headers(&mut trailers);
-                if let Some(stripped) = credentials::strip_target(&target) {
-                    target = stripped;
-                    altered = true;
-                }
+            Credentials::Strip | Credentials::Replace => {
+                altered |= !self.take_credentials(&mut target, &mut headers, &mut trailers).is_empty();
             }
         }
+        let stripped = altered;
         altered |= self.send.mask_headers(&mut headers) | self.send.mask_headers(&mut trailers);
         if let Some(masked) = self.send.mask_query(&target) {
             target = masked;
@@ -79,6 +76,14 @@ impl Masker {
             altered = true;
         }
         remove_preconditions(&mut headers, exchange.response.status);
+        let compartment = match self.credentials {
+            Credentials::Forward => {
+                let taken = self.take_credentials(&mut target, &mut headers, &mut trailers);
+                if taken.is_empty() { Compartment::Nothing } else { Compartment::Forward(taken) }
+            }
+            Credentials::Replace if stripped => Compartment::Replace,
+            Credentials::Skip | Credentials::Strip | Credentials::Replace => Compartment::Nothing,
+        };
         Ok(Sendable {
             id: exchange.id,
             seen: exchange.times.started,
@@ -88,11 +93,28 @@ impl Masker {
             headers,
             body,
             trailers,
+            credentials: Sealed::new(compartment),
             altered,
             dry_run: false,
             session: None,
             issued: Arc::default(),
         })
+    }
+
+    /// Takes everything out of the parts of a request that carries credentials.
+    fn take_credentials(
+        &self,
+        target: &mut Bytes,
+        headers: &mut Headers,
+        trailers: &mut Headers,
+    ) -> Withheld {
+        let also = &self.replaced;
+        let stripped = credentials::strip_target(target, &also.query);
+        Withheld {
+            target: stripped.map(|stripped| std::mem::replace(target, stripped)),
+            headers: credentials::take_headers(headers, &also.headers),
+            trailers: credentials::take_headers(trailers, &also.headers),
+        }
     }
 }
 

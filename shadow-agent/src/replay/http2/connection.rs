@@ -1,6 +1,7 @@
 //! One HTTP/2 connection: opening it, the task that moves its bytes, and one exchange on it.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,9 +16,10 @@ use tokio_util::task::TaskTracker;
 use super::frames::{Frames, Greeting};
 use crate::exchange::{Answer, FailReason, Response};
 use crate::replay::connection::{BUFFER, Broken, Gathered, Progress, answer, fields};
+use crate::replay::connector::Link;
 use crate::replay::gate::Gate;
 use crate::replay::request::Http2Request;
-use crate::replay::socket::{Link, Socket};
+use crate::replay::socket::Socket;
 
 /// Bytes of one answer's body that a target may send before they are taken over.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -46,6 +48,7 @@ pub(in crate::replay) enum OpenError {
 pub(in crate::replay) struct Connection {
     sender: SendRequest<Bytes>,
     frames: Frames,
+    peer: SocketAddr,
     _end: DropGuard,
 }
 
@@ -60,8 +63,9 @@ impl Connection {
         tasks: &TaskTracker,
         gate: &Arc<Gate>,
     ) -> Result<Connection, OpenError> {
-        let frames = Frames::default();
+        let (frames, peer) = (Frames::default(), link.peer());
         let error = |error: Option<h2::Error>| match frames.greeting() {
+            _ if frames.tls_broke() => OpenError::Ended(FailReason::Tls),
             Greeting::Silent => OpenError::Silent,
             Greeting::Foreign => OpenError::Foreign,
             Greeting::Http2 => OpenError::Ended(error.map_or(FailReason::Closed, |error| reason(&error))),
@@ -77,7 +81,17 @@ impl Connection {
         .await?;
         let end = CancellationToken::new();
         tasks.spawn(drive(driver, frames.clone(), Arc::clone(gate), end.clone()));
-        Ok(Connection { sender, frames, _end: end.drop_guard() })
+        Ok(Connection { sender, frames, peer, _end: end.drop_guard() })
+    }
+
+    /// The address that it leads to.
+    pub(in crate::replay) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Opens no further stream; it is closed with the last one.
+    pub(in crate::replay) fn retire(&self) {
+        self.frames.leave();
     }
 
     /// Whether another stream can be opened.
@@ -132,7 +146,10 @@ impl Connection {
         .await;
         match received {
             Ok(response) => Ok(answer(response, &timed.frames.passage(timed.stream))),
-            Err(failure) => Err(broken(failure.reason(), timed.progress(&failure))),
+            Err(failure) => {
+                let reason = if self.frames.tls_broke() { FailReason::Tls } else { failure.reason() };
+                Err(broken(reason, timed.progress(&failure)))
+            }
         }
     }
 }

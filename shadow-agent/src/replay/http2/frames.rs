@@ -38,6 +38,8 @@ struct State {
     /// The target takes no new streams, or the connection has ended.
     leaving: bool,
     last_read: Option<Instant>,
+    /// TLS itself broke.
+    tls_broke: bool,
     /// The socket has taken nothing since it was last asked to.
     blocked: bool,
     /// The highest stream whose request was handed to the socket, at least in part. They go out in order.
@@ -205,6 +207,11 @@ impl Frames {
         self.lock().blocked
     }
 
+    /// Whether it was TLS that ended the connection.
+    pub(super) fn tls_broke(&self) -> bool {
+        self.lock().tls_broke
+    }
+
     /// When anything was read last.
     pub(super) fn last_read(&self) -> Option<Instant> {
         self.lock().last_read
@@ -242,6 +249,10 @@ impl Watch for Frames {
 
     fn blocked(&self) {
         self.lock().blocked = true;
+    }
+
+    fn tls_broke(&self) {
+        self.lock().tls_broke = true;
     }
 }
 

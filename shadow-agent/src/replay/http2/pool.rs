@@ -89,11 +89,12 @@ impl<C: Shareable> Pool<C> {
         Lease { pool: self, connection }
     }
 
-    /// Closes what has been idle for too long or can no longer be used.
-    pub(in crate::replay) fn sweep(&self, now: Instant) {
-        self.lock()
-            .connections
-            .retain(|entry| entry.requests > 0 || (entry.connection.is_usable() && !entry.has_expired(now)));
+    /// Closes what has been idle for too long or can no longer be used; `look` is shown each connection before.
+    pub(in crate::replay) fn sweep(&self, now: Instant, look: impl Fn(&C)) {
+        self.lock().connections.retain(|entry| {
+            look(&entry.connection);
+            entry.requests > 0 || (entry.connection.is_usable() && !entry.has_expired(now))
+        });
     }
 
     /// Closes all idle connections, and from now on every one whose last request ends.
@@ -206,7 +207,7 @@ mod tests {
         assert_eq!(number(pool.take(almost, None).as_ref()), Some(1));
         let since = pool.lock().connections[0].idle_since;
         assert!(pool.take(since + IDLE_EXPIRY, None).is_none());
-        pool.sweep(since + IDLE_EXPIRY);
+        pool.sweep(since + IDLE_EXPIRY, |_| ());
         assert!(pool.lock().connections.is_empty());
     }
 

@@ -6,25 +6,48 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::protocol::{Agreed, Protocol};
 use super::{CONNECT_TIMEOUT, Target, may_resend, unsendable};
 use crate::exchange::{Answer, DropReason, FailReason};
 use crate::policy::mask::Sendable;
 use crate::replay::Outcome;
 use crate::replay::connection::Broken;
+use crate::replay::connector::Link;
 use crate::replay::http2::{Connection, Lease, OpenError};
 use crate::replay::request::Http2Request;
 
 type Place<'a> = Lease<'a, Connection>;
 
 /// How the wait for a place ended, and whether the place is on a connection that was there before.
-type Leased<'a> = Result<(Place<'a>, bool), Outcome>;
+type Leased<'a> = Result<(Place<'a>, bool), NoPlace>;
+
+/// Why there is no place.
+enum NoPlace {
+    /// The request ends so.
+    Ended(Outcome),
+    /// The target chose HTTP/1.1: on this connection, or earlier.
+    One(Option<Box<Link>>),
+}
+
+impl From<Outcome> for NoPlace {
+    fn from(outcome: Outcome) -> NoPlace {
+        NoPlace::Ended(outcome)
+    }
+}
 
 impl Target {
     /// Like `exchange`, by HTTP/2.
-    pub(super) async fn exchange_http2(&self, request: &Sendable) -> Result<Answer, Outcome> {
-        let deadline = Instant::now() + self.timeout;
+    pub(super) async fn exchange_http2(
+        &self,
+        request: &Sendable,
+        deadline: Instant,
+    ) -> Result<Answer, Outcome> {
         let message = self.message_http2(request)?;
-        let (place, pooled) = self.lease(deadline, None).await?;
+        let (place, pooled) = match self.lease(request, deadline, None).await {
+            Ok(leased) => leased,
+            Err(NoPlace::Ended(outcome)) => return Err(outcome),
+            Err(NoPlace::One(link)) => return Box::pin(self.exchange(request, deadline, link)).await,
+        };
         let broken = match self.attempt_http2(message, &place, deadline).await? {
             Ok(answer) => return Ok(answer),
             Err(broken) => broken,
@@ -45,7 +68,12 @@ impl Target {
         deadline: Instant,
     ) -> Result<Answer, Outcome> {
         let message = self.message_http2(request)?;
-        let (place, _) = self.lease(deadline, Some(&failed.connection)).await?;
+        let (place, _) = match self.lease(request, deadline, Some(&failed.connection)).await {
+            Ok(leased) => leased,
+            Err(NoPlace::Ended(outcome)) => return Err(outcome),
+            // It has just changed its mind: the next request knows.
+            Err(NoPlace::One(_)) => return Err(Outcome::Failed(FailReason::Closed)),
+        };
         let answer = self.attempt_http2(message, &place, deadline).await?;
         answer.map_err(|broken| Outcome::Failed(broken.reason))
     }
@@ -77,7 +105,13 @@ impl Target {
 
     /// A place on a connection. One request at a time connects, the others wait for that connection, as long as they
     /// would take to connect themselves.
-    async fn lease(&self, deadline: Instant, except: Option<&Arc<Connection>>) -> Leased<'_> {
+    async fn lease(
+        &self,
+        request: &Sendable,
+        deadline: Instant,
+        except: Option<&Arc<Connection>>,
+    ) -> Leased<'_> {
+        let version = request.version();
         let pool = &self.shared.pool;
         if let Some(place) = pool.take(Instant::now(), except) {
             return Ok((place, true));
@@ -88,7 +122,19 @@ impl Target {
             if let Some(place) = pool.take(Instant::now(), except) {
                 return Ok((place, true));
             }
-            let link = self.link(deadline).await?;
+            // Whoever had the turn before may have found out.
+            if self.http.of(version) == Protocol::One {
+                return Err(NoPlace::One(None));
+            }
+            let link = self.link(deadline, self.http.offer(version)).await?;
+            match self.http.agreed(version, link.agreed_on_http2()) {
+                Agreed::Two => {}
+                Agreed::One => return Err(NoPlace::One(Some(Box::new(link)))),
+                Agreed::Nothing => {
+                    self.connector.complain_of_protocol();
+                    return Err(Outcome::Failed(FailReason::Tls).into());
+                }
+            }
             let opened = Connection::open(link, &self.shared.tasks, &self.gate).await;
             let connection = opened.map_err(|error| self.not_http2(error))?;
             Ok((pool.put(connection, Instant::now()), false))
@@ -96,9 +142,9 @@ impl Target {
         tokio::select! {
             biased;
             leased = timeout_at(deadline, connecting.as_mut()) => {
-                leased.unwrap_or(Err(Outcome::Failed(FailReason::Connect)))
+                leased.unwrap_or(Err(Outcome::Failed(FailReason::Connect).into()))
             }
-            () = self.gate.aborting() => Err(Outcome::Dropped(DropReason::Shutdown)),
+            () = self.gate.aborting() => Err(Outcome::Dropped(DropReason::Shutdown).into()),
         }
     }
 
@@ -111,8 +157,8 @@ impl Target {
         if !self.shared.complained.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 target_name = %self.shared.target,
-                "a target does not speak HTTP/2 without TLS (h2c with prior knowledge), by which production was asked; \
-                 enable it there, or leave such paths out with select.rules",
+                "a target does not speak HTTP/2, by which production was asked (without TLS: h2c with prior knowledge); \
+                 enable it there, set `http: 1.1` for the target, or leave such paths out with select.rules",
             );
         }
         Outcome::Failed(reason)

@@ -119,6 +119,11 @@ impl Peer {
         let _ = self.stream.write_all(bytes.as_bytes()).await;
     }
 
+    /// Sends, and says whether the client is still there.
+    pub(crate) async fn try_send(&mut self, bytes: &str) -> bool {
+        self.stream.write_all(bytes.as_bytes()).await.is_ok()
+    }
+
     /// Waits until the client closes.
     pub(crate) async fn closed(&mut self) {
         while let Ok(1..) = self.stream.read_buf(&mut self.received).await {}

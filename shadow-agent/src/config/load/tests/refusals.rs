@@ -80,8 +80,8 @@ fn unknown_and_unsupported_keys_are_refused_by_name_and_line() {
             "line 3 of F: limits.cpu: `0%` is out of bounds; write a value from 1% to 6400%",
         ),
         (
-            &LEAST.replace("replay: {", "replay: { credentials: replace, "),
-            "line 2 of F: replay.credentials: `replace` is not supported by this version yet; write skip, forward or strip",
+            &LEAST.replace("replay: {", "replay: { credentials: keep, "),
+            "line 2 of F: replay.credentials: `keep` is not possible; write skip, forward, strip or replace",
         ),
     ]);
 }
@@ -236,10 +236,7 @@ fn impossible_targets_are_refused() {
             "http://a:99999",
             "`http://a:99999` is not a URL with a host; write one such as http://10.0.0.9:8080",
         ),
-        (
-            "https://a",
-            "`https://a` wants TLS, which this version cannot speak to a target; write an http:// URL",
-        ),
+        ("ftp://a", "`ftp://a` is not a URL with a host; write one such as http://10.0.0.9:8080"),
         (
             "http://a/?x=1",
             "`http://a/?x=1` has a query, and requests bring their own; write the URL without it",

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Mask, MaskRules};
+use crate::config::{Mask, MaskRules, OwnCredentials, Secret};
 use crate::policy::fixture::{documents, exchange};
 
 fn rules(headers: &[&str], fields: &[&str], query: &[&str]) -> MaskRules {
@@ -49,10 +49,35 @@ fn without_rules_a_request_is_sent_as_it_is() {
 fn credentials_are_refused_forwarded_or_stripped() {
     let request = "GET /a;jsessionid=1?token=2&x=3\nCookie: a=b\nAuthorization: Bearer x\nAccept: */*";
     check(&masker(rules(&[], &[], &[]), Credentials::Skip), request, "200", Err(SkipReason::Credentials));
-    check(&masker(rules(&[], &[], &[]), Credentials::Forward), request, "200", Ok((request, false)));
+    let forward = masker(rules(&[], &[], &[]), Credentials::Forward);
+    check(&forward, request, "200", Ok(("GET /a?x=3\nAccept: */*", false)));
+    let replace = masker(rules(&[], &[], &[]), Credentials::Replace);
+    check(&replace, request, "200", Ok(("GET /a?x=3\nAccept: */*", true)));
+    let own = OwnCredentials {
+        headers: vec![("x-tenant".to_owned(), Secret::Env("X".to_owned()))],
+        query: vec![("x".to_owned(), Secret::Env("X".to_owned()))],
+    };
+    let replace = replace.replacing(std::iter::once(&own));
+    check(&replace, "GET /a?x=3&y=4\nX-Tenant: b\nAccept: */*", "200", Ok(("GET /a?y=4\nAccept: */*", true)));
+    check(&replace, "GET /a?y=4", "200", Ok(("GET /a?y=4", false)));
     let strip = masker(rules(&[], &[], &[]), Credentials::Strip);
     check(&strip, request, "200", Ok(("GET /a?x=3\nAccept: */*", true)));
     check(&strip, "GET /a?x=3\nAccept: */*", "200", Ok(("GET /a?x=3\nAccept: */*", false)));
+}
+
+#[test]
+fn credentials_travel_apart_and_nothing_shows_them() {
+    let forward = masker(rules(&[], &[], &[]), Credentials::Forward);
+    let exchange = exchange(
+        "GET /a;jsessionid=s3cr3t?token=s3cr3t\nCookie: s3cr3t\nAuthorization: s3cr3t\nAccept: */*",
+        "200",
+    );
+    let sendable = forward.sendable(&exchange).unwrap();
+    let shown = format!("{sendable:?} {:?} {:?}", sendable.credentials(), sendable.target());
+    assert!(!shown.contains("s3cr3t"), "{shown}");
+    assert!(sendable.headers().iter().all(|(_, value)| value != "s3cr3t"));
+    let masked = masker(rules(&["cookie"], &[], &[]), Credentials::Forward).sendable(&exchange).unwrap();
+    assert!(masked.altered(), "what is masked is masked before it is put apart");
 }
 
 #[test]

@@ -335,7 +335,9 @@ fn a_body_is_decoded_up_to_the_limit() {
     use super::super::send::MAX_UNMASKED;
     let mut exchange = exchange("GET /", "200\nContent-Encoding: gzip\nContent-Type: image/x");
     for (length, kept) in [(MAX_UNMASKED, true), (MAX_UNMASKED + 1, false)] {
-        exchange.response.body = gzip(&vec![b' '; length]);
+        // Not so regular that it would count as a bomb.
+        let body: Vec<u8> = (0..length).map(|at| b' ' + u8::try_from(at / 64 % 64).unwrap()).collect();
+        exchange.response.body = gzip(&body);
         assert_eq!(Masker::default().keep_exchange(&exchange).is_ok(), kept, "{length}");
     }
 }
