@@ -6,6 +6,7 @@ pub mod kernel;
 pub mod live;
 pub mod overhead;
 pub mod program;
+pub mod silence;
 pub mod stages;
 pub mod table;
 pub mod wrk;
