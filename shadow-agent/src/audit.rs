@@ -372,21 +372,28 @@ impl Audit {
     }
 }
 
-/// Writes entries until the agent ends.
+/// Writes entries until the agent ends. The disk is waited for when all that wait are written, not for each of them.
 fn write(mut file: AuditFile, entries: &Receiver<Message>, shared: &Shared) {
-    for message in entries {
-        match message {
-            Message::End(written) => {
-                // Whoever asked may have given up.
-                let _ = written.try_send(());
-            }
-            Message::Entry(time, actor, action) => {
-                let done = Entry::line(time, actor, &action).map_err(std::io::Error::other);
-                match done.and_then(|line| file.append(&line)) {
-                    Ok(()) => shared.succeeded(),
-                    Err(error) => shared.failed(&error),
+    while let Ok(first) = entries.recv() {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::End(written) => {
+                    // Whoever asked may have given up.
+                    let _ = written.try_send(());
+                }
+                Message::Entry(time, actor, action) => {
+                    let line = Entry::line(time, actor, &action).map_err(std::io::Error::other);
+                    match line.and_then(|line| file.append(&line)) {
+                        Ok(()) => shared.succeeded(),
+                        Err(error) => shared.failed(&error),
+                    }
                 }
             }
+            next = entries.try_recv().ok();
+        }
+        if let Err(error) = file.sync() {
+            tracing::debug!(%error, "the disk did not take the audit log at once");
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod moody;
 pub mod overhead;
 pub mod program;
 pub mod soak;
+pub mod silence;
 pub mod stages;
 pub mod table;
 pub mod wrk;

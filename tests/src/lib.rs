@@ -16,5 +16,6 @@ pub mod process;
 pub mod report;
 pub mod servers;
 pub mod service;
+pub mod silence;
 pub mod tshark;
 pub mod wire;

@@ -43,6 +43,8 @@ enum Name {
     Soak,
     /// What capturing at TC and at XDP, generic and native, costs production's throughput and round trips.
     Xdp,
+    /// How soon nothing reaches the shadow any more once the kill switch is thrown under load.
+    Silence,
 }
 
 /// `cargo xtask bench`.

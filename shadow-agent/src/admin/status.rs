@@ -18,7 +18,8 @@ use crate::report::words::{percent, thousands};
 /// How many interfaces are listed for people.
 const MAX_LISTED: usize = 8;
 
-/// How the agent stands. Counts are since it started; the verdict is that of the run under way.
+/// How the agent stands. Exchanges are those of the run under way; packets, and the imbalance, are counted since the agent
+/// started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Its version.
@@ -135,11 +136,13 @@ pub struct TargetStatus {
 impl Status {
     /// The status as of `now`.
     pub(super) fn of(state: &AdminState, now: Timestamp) -> Status {
-        let ledger = state.sources.ledger.snapshot();
+        let whole = state.sources.ledger.snapshot();
+        let imbalance = whole.imbalance();
         let run = state.sources.runs.current();
+        let verdict = run.verdict(whole.clone());
+        let ledger = run.ledger(whole);
         let infos = run.report().targets();
         let named = LedgerSummary::new(infos, &ledger);
-        let verdict = run.verdict(ledger.clone());
         let kernel = (state.sources.kernel)();
         let mut replay = (state.sources.replay)();
         replay.resize(infos.len(), Default::default());
@@ -180,7 +183,7 @@ impl Status {
             skipped: owned(named.skipped),
             lost: owned(named.lost),
             in_flight: ledger.in_flight,
-            imbalance: named.imbalance,
+            imbalance,
             flows: ledger.flows,
             buffered_bytes: ledger.buffered,
             targets: targets.collect(),

@@ -45,12 +45,16 @@ impl Drop for Scratch {
 }
 
 pub(super) fn state() -> AdminState {
-    let (ledger, report) = (Arc::new(Ledger::new(1, 2)), report(true));
-    run(&report, &ledger, traffic("/users/{id}", 40, 4, true));
-    let run = Arc::new(Run::new(report, Mark::default()));
+    let (ledger, first) = (Arc::new(Ledger::new(1, 2)), Run::new(report(true), Mark::default()));
+    run(first.report(), &ledger, traffic("/users/{id}", 40, 4, true));
+    for observation in traffic("/users/{id}", 40, 4, true) {
+        first.selected();
+        let ends = observation.targets.iter().enumerate();
+        ends.for_each(|(target, end)| first.replayed(target, end.outcome));
+    }
     let sources = Sources {
         ledger,
-        runs: Arc::new(Runs::new(run)),
+        runs: Arc::new(Runs::new(Arc::new(first))),
         control: Control::new(true),
         kernel: Arc::new(|| Counters { packets: vec![1; PacketResult::ALL.len()], bytes: 10 }),
         replay: Arc::new(|| vec![ReplayState::default(); 2]),

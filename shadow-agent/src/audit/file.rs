@@ -28,7 +28,7 @@ impl AuditFile {
         Ok(AuditFile { settings: settings.clone(), file, length, torn })
     }
 
-    /// Appends a line with its end, on disk when it returns.
+    /// Appends a line with its end, where the end of the agent cannot take it away any more.
     pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
         if self.was_moved() {
             (self.file, self.length, self.torn) = open(&self.settings.path)?;
@@ -45,6 +45,11 @@ impl AuditFile {
         self.file.write_all(line)?;
         self.torn = false;
         self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until everything appended is on the disk, where the end of the machine cannot take it away either.
+    pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 

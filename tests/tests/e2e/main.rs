@@ -4,6 +4,7 @@
 mod application;
 mod bodies;
 mod budget;
+mod control;
 mod endings;
 mod faults;
 mod guard;
