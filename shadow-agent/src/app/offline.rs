@@ -32,7 +32,7 @@ use crate::backlog::{self, MAX_QUEUED};
 use crate::capture::Counters;
 use crate::capture::file::{FileError, FileRecord, FileSource, Tally};
 use crate::cli::Exit;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Portion};
 use crate::control::Control;
 use crate::pace::Pace;
 use crate::privileges;
@@ -58,6 +58,11 @@ pub(super) fn replay(
     let door = Door::open(&config.admin)?;
     let held = disabled_by_operator(options)?;
     let control = Control::new(config.enabled && !held);
+    if config.portion != Portion::default() {
+        tracing::warn!(
+            "replay.ramp, replay.budget and guards are for live traffic, and left out here; --speed says how fast requests are sent"
+        );
+    }
     signals::hold()?;
     options.switch.as_ref().map_or(Ok(()), SwitchFile::check_writable)?;
     let runtime = runtime()?;

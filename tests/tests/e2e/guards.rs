@@ -288,9 +288,8 @@ fn a_budget_is_kept_and_rare_endpoints_get_more_of_it() -> Result<()> {
         agent.finish()?;
         let report: Value = serde_json::from_str(&agent.report_text())?;
         let endpoint = |name: &str| {
-            let endpoints = report.get("endpoints").and_then(Value::as_array).into_iter().flatten();
-            let found =
-                endpoints.filter(|one| one.get("endpoint").and_then(Value::as_str) == Some(name)).last();
+            let mut endpoints = report.get("endpoints").and_then(Value::as_array).into_iter().flatten();
+            let found = endpoints.find(|one| one.get("endpoint").and_then(Value::as_str) == Some(name));
             let figure = |key: &str| found.and_then(|one| one.get(key)?.as_f64()).unwrap_or_default();
             (figure("requests"), figure("estimated_requests"))
         };

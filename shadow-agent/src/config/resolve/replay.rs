@@ -11,6 +11,8 @@ use super::rules::header_name;
 use super::{at_most, count, list, parse, read, session, target, within, wrong};
 
 const MAX_TARGETS: usize = 8;
+/// Every target and the baseline can be paused by a guard.
+const _: () = assert!(MAX_TARGETS < crate::control::TARGETS);
 pub(super) const MAX_HEADERS: usize = 64;
 const MAX_NAME: usize = 63;
 const MAX_CONCURRENCY: u64 = 4096;
