@@ -91,7 +91,7 @@ pub struct RecordOnly {
 }
 
 impl Stateful {
-    /// Every one, in the order of its severity.
+    /// Every one.
     pub const ALL: [Stateful; 4] = [Stateful::Skip, Stateful::Send, Stateful::DryRun, Stateful::RecordOnly];
 
     /// The name in a configuration file.
