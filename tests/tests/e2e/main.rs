@@ -23,6 +23,7 @@ mod record;
 mod refusals;
 mod removed;
 mod replayed;
+mod secure;
 mod site;
 mod steady;
 mod trouble;
