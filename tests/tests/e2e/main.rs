@@ -26,6 +26,7 @@ mod record;
 mod refusals;
 mod removed;
 mod replayed;
+mod secure;
 mod site;
 mod stateful;
 mod steady;
