@@ -223,6 +223,10 @@ fn figures(config: &Config, line: &Arc<Line>, observed: Observed) -> Sources {
         interfaces: observed.interfaces,
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
+        masks: {
+            let masker = Arc::clone(&line.masker);
+            Arc::new(move || masker.tallies())
+        },
     }
 }
 

@@ -20,6 +20,7 @@ pub mod check;
 mod error;
 mod file;
 mod load;
+mod mask;
 mod overlay;
 mod resolve;
 pub mod show;
@@ -27,6 +28,9 @@ pub mod units;
 
 pub use error::{ConfigError, Place, Problem, Source};
 pub use load::{Needs, load};
+pub use mask::{
+    Detector, Detectors, MAX_COMPILED_PATTERN, Mask, MaskAction, MaskPattern, MaskRule, MaskRules,
+};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -222,26 +226,6 @@ pub struct SelectRule {
     pub share: Share,
 }
 
-/// `mask`: what is hidden, and from whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mask {
-    /// What people and disks may see.
-    pub keep: MaskRules,
-    /// What the shadow may see.
-    pub send: MaskRules,
-}
-
-/// What is hidden at one exit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MaskRules {
-    /// Header names, lower case.
-    pub headers: Vec<String>,
-    /// JSON paths (RFC 9535) into bodies.
-    pub fields: Vec<String>,
-    /// Names of query parameters.
-    pub query: Vec<String>,
-}
-
 /// What happens to requests that carry credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credentials {
@@ -404,18 +388,6 @@ impl Default for Select {
             only: Vec::new(),
             rules: Vec::new(),
         }
-    }
-}
-
-impl Default for Mask {
-    fn default() -> Mask {
-        let headers = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
-        let keep = MaskRules {
-            headers: headers.map(str::to_owned).into(),
-            fields: Vec::new(),
-            query: vec!["token".to_owned()],
-        };
-        Mask { keep, send: MaskRules::default() }
     }
 }
 

@@ -331,6 +331,10 @@ reasons! {
         NotHttp = "not_http",
         /// Masking for the shadow could not be applied to the body (fail closed).
         Unmaskable = "unmaskable",
+        /// A masking rule with the action `drop-exchange` found something.
+        DropExchange = "drop_exchange",
+        /// The self-check found something that masking should have hidden (fail closed).
+        MaskFailed = "mask_failed",
     }
 }
 

@@ -17,6 +17,7 @@ use crate::config::Share;
 use crate::control::Control;
 use crate::guard::Readings;
 use crate::ledger::Ledger;
+use crate::policy::mask::Tally;
 use crate::report::Report;
 
 mod family;
@@ -55,6 +56,8 @@ pub struct Sources {
     pub cpu: Arc<Readings>,
     /// `limits.cpu`, as a share of one core; `None` is unlimited.
     pub cpu_limit: Option<Share>,
+    /// What was masked at each exit, read when called.
+    pub masks: Arc<dyn Fn() -> [Arc<Tally>; 2] + Send + Sync>,
 }
 
 impl fmt::Debug for Sources {

@@ -69,7 +69,24 @@ impl Line {
             return Err(SkipReason::Disabled);
         }
         self.selector.decide(exchange)?;
-        self.masker.sendable(exchange)
+        let sendable = self.masker.sendable(exchange);
+        if sendable.as_ref().is_err_and(|reason| *reason == SkipReason::MaskFailed) {
+            self.tell_mask_failures();
+        }
+        sendable
+    }
+
+    /// Says once of each rule that the self-check found it wanting. What it missed is never said.
+    fn tell_mask_failures(&self) {
+        for tally in self.masker.tallies() {
+            for rule in tally.newly_failed() {
+                let exit = tally.exit().as_str();
+                tracing::error!(
+                    "masking failed: the self-check found a value that the rule `{rule}` of mask.{exit} should have hidden; it did \
+                     not leave, and shadow_mask_failures_total counts it; please report it"
+                );
+            }
+        }
     }
 
     pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
@@ -96,6 +113,9 @@ impl Line {
         };
         for target in &observation.targets {
             open.end(target.outcome);
+        }
+        if self.masker.failures() > 0 {
+            self.tell_mask_failures();
         }
         self.report.record(observation);
         drop(admitted);
@@ -192,7 +212,9 @@ impl Line {
             },
         });
         Observation {
-            endpoint: self.endpoints.endpoint(&exchange.request.method, exchange.request.path()),
+            endpoint: self
+                .endpoints
+                .endpoint(&exchange.request.method, &self.masker.path_to_name(exchange.request.path())),
             exchange: exchange.id,
             connection: exchange.connection,
             time: exchange.times.response_done,

@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_millis(200);
 pub(super) fn record(config: &Config, options: &Options, files: &record::Options) -> anyhow::Result<Exit> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
     // Later files are made with the rights that are left then.
-    let recorder = with_kept_rights(|| Recorder::new(files, masker))??;
+    let recorder = with_kept_rights(|| Recorder::new(files, Arc::clone(&masker)))??;
     let live = Live::start(config, options)?;
     let (ledger, observed) = (Arc::new(Ledger::new(live.shards(), 0)), live.observed());
     let label = options.label.clone().unwrap_or_default();
@@ -49,6 +49,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
         interfaces: observed.interfaces,
         cpu: Arc::new(Readings::default()),
         cpu_limit: config.limits.cpu,
+        masks: Arc::new(move || masker.tallies()),
     };
     let recording = Recording {
         shown: Arc::new(Mutex::new(recorder.summary())),

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use serde::de::{IgnoredAny, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_saphyr::{Error, Spanned};
 
@@ -80,6 +81,70 @@ impl Serialize for NotYet {
     }
 }
 
+/// A name alone, or with what is to be done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Name(Text),
+    Keys(EntryKeys, Source),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+        enum Either {
+            Scalar(String),
+            Keys(EntryKeys),
+        }
+        impl<'de> Deserialize<'de> for Either {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Either, D::Error> {
+                deserializer.deserialize_any(Any)
+            }
+        }
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Either;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name, or keys such as `name: email, action: hash`")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Either, E> {
+                Ok(Either::Scalar(text.to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Either, E> {
+                Ok(Either::Scalar(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Either, E> {
+                Ok(Either::Scalar(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Either, E> {
+                Ok(Either::Scalar(value.to_string()))
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Either, M::Error> {
+                EntryKeys::deserialize(MapAccessDeserializer::new(map)).map(Either::Keys)
+            }
+        }
+        let spanned = Spanned::<Either>::deserialize(deserializer)?;
+        let source = Source::File { line: spanned.referenced.line() };
+        Ok(match spanned.value {
+            Either::Scalar(text) => Entry::Name(Text { text, source }),
+            Either::Keys(keys) => Entry::Keys(keys, source),
+        })
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Entry::Name(name) => name.serialize(serializer),
+            Entry::Keys(keys, _) => keys.serialize(serializer),
+        }
+    }
+}
+
 /// A section that is there without content is a section that is not there.
 fn section<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
@@ -147,7 +212,26 @@ raw! {
     Select { methods: Option<Vec<Text>>, only: Option<Vec<Text>>, rules: Option<Vec<Rule>>, }
     Rule { path: Text, sample: Option<Text>, skip: Option<Text>, }
     Mask { keep: MaskRules, send: MaskRules, }
-    MaskRules { headers: Option<Vec<Text>>, fields: Option<Vec<Text>>, query: Option<Vec<Text>>, }
+    MaskRules {
+        action: Option<Text>,
+        headers: Option<Vec<Entry>>,
+        cookies: Option<Vec<Entry>>,
+        query: Option<Vec<Entry>>,
+        form: Option<Vec<Entry>>,
+        fields: Option<Vec<Entry>>,
+        patterns: Option<Vec<Pattern>>,
+        detectors: Detectors,
+    }
+    EntryKeys { name: Option<Text>, path: Option<Text>, action: Option<Text>, }
+    Pattern { name: Text, regex: Text, action: Option<Text>, }
+    Detectors {
+        email: Option<Text>,
+        card: Option<Text>,
+        iban: Option<Text>,
+        token: Option<Text>,
+        private_key: Option<Text>,
+        user: Option<Text>,
+    }
     Replay {
         credentials: Option<Text>,
         rate: Option<Text>,

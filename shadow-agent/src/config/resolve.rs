@@ -11,6 +11,7 @@ use super::{Admin, Config, ConfigError, Limits, Place, Problem, Share, Source, V
 
 mod capture;
 mod descriptors;
+pub(super) mod mask;
 mod replay;
 mod rules;
 
@@ -35,7 +36,7 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
         capture: capture::capture(&raw.capture)?,
         limits: limits(&raw.limits, default.limits)?,
         select: rules::select(&raw.select, default.select)?,
-        mask: rules::mask(&raw.mask, default.mask)?,
+        mask: mask::mask(&raw.mask, default.mask)?,
         replay: replay::replay(&raw.replay, overrides)?,
         compare: rules::compare(&raw.compare, default.compare)?,
         verdict: verdict(&raw.verdict, default.verdict)?,

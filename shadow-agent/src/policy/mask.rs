@@ -3,23 +3,37 @@
 //! [`Sendable`] and [`Kept`] can be constructed here only; `replay` accepts nothing but the first, `report`, `admin`
 //! and logs nothing but the second.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Method, Version};
 
-use self::fields::Fields;
-use crate::config::{Credentials, Mask, MaskRules};
+use self::hash::Key;
+use self::rules::{Rules, Wanted};
+use crate::config::{Credentials, Mask, MaskAction};
 use crate::exchange::{ExchangeId, Headers, Timestamp};
 use crate::policy::PolicyError;
 
+mod check;
+mod cookies;
 mod detect;
+mod drop;
 mod fields;
+mod hash;
 mod keep;
 mod members;
+mod multipart;
+mod rules;
 mod send;
+mod shape;
+mod tally;
+#[cfg(test)]
+mod tests;
 mod whole;
 
 pub use fields::Step;
 pub use keep::{Document, MAX_KEPT};
+pub use tally::{Exit, Tally};
 pub use whole::{request_was_masked, response_was_masked};
 
 /// A request as the shadow may see it.
@@ -73,7 +87,7 @@ impl Sendable {
         &self.headers
     }
 
-    /// The body, whole, content-encoding untouched.
+    /// The body, whole, with its content coding; a masked one may have lost it.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -122,55 +136,68 @@ pub struct Masker {
     keep: Rules,
     send: Rules,
     credentials: Credentials,
-}
-
-/// The rules of one exit, ready for use.
-#[derive(Debug, Default)]
-struct Rules {
-    headers: Vec<String>,
-    fields: Fields,
-    query: Vec<String>,
+    /// The rules that drop an exchange, alone; none if there are none.
+    dropping: Option<Box<Masker>>,
+    /// What is kept with every hash redacted, which is the same in every run; none if nothing is hashed.
+    redacting: Option<Box<Masker>>,
 }
 
 impl Masker {
-    /// The rules of `mask`.
+    /// The rules of `mask`. If anything is hashed, it is with a key of its own.
     ///
     /// # Errors
-    /// When a field is not a JSON path.
+    /// When a field is not a JSON path, a pattern not a regular expression, or there are no random bytes for a key.
     pub fn new(mask: &Mask, credentials: Credentials) -> Result<Masker, PolicyError> {
-        Ok(Masker {
-            keep: Rules::new("mask.keep", &mask.keep)?,
-            send: Rules::new("mask.send", &mask.send)?,
-            credentials,
-        })
+        let key = match mask.has(MaskAction::Hash) {
+            true => Some(Arc::new(Key::random().map_err(PolicyError::Random)?)),
+            false => None,
+        };
+        let tallies = [(Exit::Keep, &mask.keep), (Exit::Send, &mask.send)]
+            .map(|(exit, rules)| Arc::new(Tally::new(exit, rules)));
+        let [keep, send] = &tallies;
+        let build = |wanted: Wanted| -> Result<Masker, PolicyError> {
+            Ok(Masker {
+                keep: Rules::new("mask.keep", keep, &mask.keep, key.as_ref(), wanted)?,
+                send: Rules::new("mask.send", send, &mask.send, key.as_ref(), wanted)?,
+                credentials,
+                dropping: None,
+                redacting: None,
+            })
+        };
+        let mut masker = build(Some)?;
+        if mask.has(MaskAction::DropExchange) {
+            let only = |action| Some(action).filter(|&action| action == MaskAction::DropExchange);
+            masker.dropping = Some(Box::new(build(only)?));
+        }
+        if key.is_some() {
+            masker.redacting = Some(Box::new(build(|_| Some(MaskAction::Redact))?));
+        }
+        Ok(masker)
+    }
+
+    /// What the self-check found at both exits; must be 0.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.keep.tally.failures() + self.send.tally.failures()
+    }
+
+    /// What was masked at each exit, and what the self-check found.
+    #[must_use]
+    pub fn tallies(&self) -> [Arc<Tally>; 2] {
+        [&self.keep.tally, &self.send.tally].map(Arc::clone)
     }
 }
 
 impl Default for Masker {
     fn default() -> Masker {
-        let MaskRules { headers, fields: _, query } = Mask::default().keep;
+        let mask = Mask::default();
+        let rules = |exit, rules| Rules::named(&Arc::new(Tally::new(exit, rules)), rules, Some);
         Masker {
-            keep: Rules { headers, query, fields: Fields::default() },
-            send: Rules::default(),
+            keep: rules(Exit::Keep, &mask.keep),
+            send: rules(Exit::Send, &mask.send),
             credentials: Credentials::Skip,
+            dropping: None,
+            redacting: None,
         }
-    }
-}
-
-impl Rules {
-    fn new(section: &'static str, rules: &MaskRules) -> Result<Rules, PolicyError> {
-        Ok(Rules {
-            headers: rules.headers.clone(),
-            fields: Fields::new(section, &rules.fields)?,
-            query: rules.query.clone(),
-        })
-    }
-
-    fn names_header(&self, name: &[u8]) -> bool {
-        self.headers.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(name))
-    }
-
-    fn names_parameter(&self, name: &str) -> bool {
-        self.query.iter().any(|listed| listed.eq_ignore_ascii_case(name))
     }
 }

@@ -398,5 +398,11 @@ pub fn remedy(reason: SkipReason) -> &'static str {
         SkipReason::Unmaskable => {
             "a rule of mask.send could not be applied to the body, so nothing was sent; check the rule against the body's format"
         }
+        SkipReason::DropExchange => {
+            "a rule under mask with the action drop-exchange found something; with redact or hash it would be replayed"
+        }
+        SkipReason::MaskFailed => {
+            "the self-check found a value that masking should have hidden, so nothing was sent; the log names the rule, please report it"
+        }
     }
 }

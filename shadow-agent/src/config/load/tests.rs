@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::super::{Credentials, Mode, NetNs, Polarity, Share, Side, XdpMode, show};
+use super::super::{
+    Credentials, Mask, MaskAction, MaskRule, Mode, NetNs, Polarity, Share, Side, XdpMode, show,
+};
 use super::*;
 use crate::cli::{Cli, Command};
 
@@ -99,8 +101,20 @@ select:
   only: ["/api/**"]
   rules: [ { path: "/api/**", sample: 50% }, { path: "/admin/**", skip: true } ]
 mask:
-  keep: { headers: [Authorization], fields: ["$..email"], query: [token, key] }
-  send: { headers: [cookie], fields: ["$..card.number"], query: [session] }
+  keep:
+    headers: [Authorization]
+    fields: [{ path: "$..email", action: hash }]
+    query: [token, key]
+    detectors: { email: false, card: hash }
+  send:
+    action: hash
+    headers: [cookie]
+    cookies: [sid, { name: Cart, action: redact }]
+    fields: ["$..card.number"]
+    query: [session]
+    form: [{ name: pin, action: drop-exchange }]
+    patterns: [{ name: staff, regex: "EMP-[0-9]{6}" }, { name: case, regex: "case \\d+", action: redact }]
+    detectors: { email: true, iban: drop-exchange, private_key: false }
 replay:
   credentials: strip
   rate: 500/s
@@ -144,12 +158,7 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.select.only, ["/api/**"]);
     let rules: Vec<_> = config.select.rules.iter().map(|rule| (rule.path.as_str(), rule.share)).collect();
     assert_eq!(rules, [("/api/**", Share(0.5)), ("/admin/**", Share(0.0))]);
-    assert_eq!(config.mask.keep.headers, ["authorization"]);
-    assert_eq!(config.mask.keep.fields, ["$..email"]);
-    assert_eq!(config.mask.keep.query, ["token", "key"]);
-    assert_eq!(config.mask.send.headers, ["cookie"]);
-    assert_eq!(config.mask.send.fields, ["$..card.number"]);
-    assert_eq!(config.mask.send.query, ["session"]);
+    masks(&config.mask);
     assert_eq!(config.replay.credentials, Credentials::Strip);
     let [candidate, other] = &config.replay.targets[..] else { panic!() };
     assert_eq!((candidate.rate, candidate.concurrency), (Some(100.0), 4));
@@ -169,6 +178,31 @@ fn every_key_reaches_its_field() {
     assert_eq!((verdict.error_ratio, verdict.latency_ratio_p95), (1.5, 2.0));
     assert_eq!((verdict.loss, verdict.confidence), (Share(0.03), Share(0.99)));
     assert_eq!(config.admin.listen, Some("127.0.0.1:9999".parse().unwrap()));
+}
+
+fn masks(mask: &Mask) {
+    use MaskAction::{DropExchange, Hash, Redact};
+    let rules = |rules: &[MaskRule]| -> Vec<_> {
+        rules.iter().map(|rule| (rule.name.clone(), rule.action)).collect()
+    };
+    let expect = |found: &[MaskRule], expected: &[(&str, MaskAction)]| {
+        let expected: Vec<_> = expected.iter().map(|(name, action)| ((*name).to_owned(), *action)).collect();
+        assert_eq!(rules(found), expected);
+    };
+    let Mask { keep, send } = mask;
+    expect(&keep.headers, &[("authorization", Redact)]);
+    expect(&keep.fields, &[("$..email", Hash)]);
+    expect(&keep.query, &[("token", Redact), ("key", Redact)]);
+    assert_eq!(keep.detectors.0, [None, Some(Hash), Some(Redact), Some(Redact), Some(Redact), Some(Redact)]);
+    expect(&send.headers, &[("cookie", Hash)]);
+    expect(&send.cookies, &[("sid", Hash), ("Cart", Redact)]);
+    expect(&send.fields, &[("$..card.number", Hash)]);
+    expect(&send.query, &[("session", Hash)]);
+    expect(&send.form, &[("pin", DropExchange)]);
+    let patterns: Vec<_> =
+        send.patterns.iter().map(|found| (&*found.name, &*found.regex, found.action)).collect();
+    assert_eq!(patterns, [("staff", "EMP-[0-9]{6}", Hash), ("case", "case \\d+", Redact)]);
+    assert_eq!(send.detectors.0, [Some(Hash), None, Some(DropExchange), None, None, None]);
 }
 
 #[test]

@@ -1,18 +1,16 @@
-//! Resolves `select`, `mask` and `compare`: the lists of names, globs and paths.
+//! Resolves `select` and `compare`: the lists of names, globs and paths.
 
 use globset::GlobBuilder;
 use http::{HeaderName, Method};
 use serde_json_path::JsonPath;
 
 use super::super::file::{self, Text};
-use super::super::{
-    Compare, ConfigError, EndpointRule, Mask, MaskRules, Problem, Select, SelectRule, Share, units,
-};
+use super::super::{Compare, ConfigError, EndpointRule, Problem, Select, SelectRule, Share, units};
 use super::{at_most, count, descriptors, list, not_yet, parse, read, wrong};
 
 const MAX_METHODS: usize = 32;
 const MAX_RULES: usize = 256;
-const MAX_NAMES: usize = 256;
+pub(super) const MAX_NAMES: usize = 256;
 const MAX_ENDPOINTS: u64 = 10_000;
 
 pub(super) fn select(raw: &file::Select, default: Select) -> Result<Select, ConfigError> {
@@ -76,22 +74,6 @@ fn glob(text: &str) -> Result<String, Problem> {
     }
 }
 
-pub(super) fn mask(raw: &file::Mask, default: Mask) -> Result<Mask, ConfigError> {
-    Ok(Mask {
-        keep: mask_rules("mask.keep", &raw.keep, default.keep)?,
-        send: mask_rules("mask.send", &raw.send, default.send)?,
-    })
-}
-
-fn mask_rules(key: &str, raw: &file::MaskRules, default: MaskRules) -> Result<MaskRules, ConfigError> {
-    let name = |text: &str| Ok(text.to_owned());
-    Ok(MaskRules {
-        headers: names(&format!("{key}.headers"), raw.headers.as_deref(), default.headers, header_name)?,
-        fields: names(&format!("{key}.fields"), raw.fields.as_deref(), default.fields, json_path)?,
-        query: names(&format!("{key}.query"), raw.query.as_deref(), default.query, name)?,
-    })
-}
-
 fn names(
     key: &str,
     texts: Option<&[Text]>,
@@ -108,7 +90,7 @@ pub(super) fn header_name(text: &str) -> Result<String, Problem> {
         .map_err(|_| Problem::HeaderName(text.to_owned()))
 }
 
-fn json_path(text: &str) -> Result<String, Problem> {
+pub(super) fn json_path(text: &str) -> Result<String, Problem> {
     match JsonPath::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(Problem::JsonPath { value: text.to_owned(), problem: error.message().to_owned() }),
