@@ -38,6 +38,7 @@ mod guard;
 mod heartbeat;
 mod line;
 mod live;
+mod masking;
 mod offline;
 mod paced;
 mod publish;
@@ -294,7 +295,8 @@ struct Ended<'a> {
 /// Publishes the summary, and gives the exit code.
 fn conclude(end: Ended<'_>, counters: &Counters, options: &Options) -> anyhow::Result<Exit> {
     let Ended { runtime, mut signals, line, admin, report, ended } = end;
-    let summary = line.report.summary(&line.ledger.snapshot(), counters);
+    let mut summary = line.report.summary(&line.ledger.snapshot(), counters);
+    summary.count_masked(&line.masker.tallies());
     let outcome = summary.verdict.outcome;
     let published = runtime.block_on(publish::unless_given_up(summary, report, signals.stop()));
     if let Some(admin) = admin {

@@ -197,6 +197,12 @@ impl Recorder {
         Ok(recorder)
     }
 
+    /// What masks the exchanges.
+    #[must_use]
+    pub fn masker(&self) -> &Masker {
+        &self.masker
+    }
+
     /// Takes an exchange. The end of its response moves the time on, as a tick does.
     ///
     /// # Errors

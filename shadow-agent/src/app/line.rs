@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
+use super::masking;
 use crate::backlog::{Admitted, Receiver};
 use crate::compare::endpoint::Endpoints;
 use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
@@ -71,22 +72,9 @@ impl Line {
         self.selector.decide(exchange)?;
         let sendable = self.masker.sendable(exchange);
         if sendable.as_ref().is_err_and(|reason| *reason == SkipReason::MaskFailed) {
-            self.tell_mask_failures();
+            masking::tell_failures(&self.masker);
         }
         sendable
-    }
-
-    /// Says once of each rule that the self-check found it wanting. What it missed is never said.
-    fn tell_mask_failures(&self) {
-        for tally in self.masker.tallies() {
-            for rule in tally.newly_failed() {
-                let exit = tally.exit().as_str();
-                tracing::error!(
-                    "masking failed: the self-check found a value that the rule `{rule}` of mask.{exit} should have hidden; it did \
-                     not leave, and shadow_mask_failures_total counts it; please report it"
-                );
-            }
-        }
     }
 
     pub(super) async fn carry(self: Arc<Line>, admitted: Admitted, sendable: Sendable, mut open: Open) {
@@ -114,9 +102,7 @@ impl Line {
         for target in &observation.targets {
             open.end(target.outcome);
         }
-        if self.masker.failures() > 0 {
-            self.tell_mask_failures();
-        }
+        masking::tell_failures(&self.masker);
         self.report.record(observation);
         drop(admitted);
     }

@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::live::{Captured, Live};
-use super::{DRAIN, Options};
+use super::{DRAIN, Options, masking};
 use crate::backlog::Receiver;
 use crate::capture::{Counters, PacketResult};
 use crate::cli::Exit;
@@ -119,6 +119,7 @@ impl Recording {
                 },
                 _ = ticks.tick() => {
                     let done = block_in_place(|| self.recorder.tick(self.clock.now()));
+                    masking::tell_failures(self.recorder.masker());
                     *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.recorder.summary();
                     done
                 }

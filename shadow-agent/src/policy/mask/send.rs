@@ -1,11 +1,13 @@
 //! Makes the request as the shadow may see it. What cannot be masked is not sent.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use bytes::Bytes;
 
 use super::rules::Rules;
-use super::{Masker, Sendable, check};
+use super::whole::{encoded, in_a_field};
+use super::{Masker, Sendable, check, cookies};
 use crate::config::Credentials;
 use crate::content;
 use crate::exchange::{Exchange, Headers, Request, SkipReason};
@@ -192,28 +194,48 @@ impl Rules {
                 None => self.mask_field(name, &text)?,
             };
             if let Some(masked) = masked.filter(|masked| *masked != text) {
-                *value = super::whole::in_a_field(&masked);
+                *value = in_a_field(&masked);
                 altered = true;
             }
         }
         Ok(altered)
     }
 
+    /// Each cookie by itself: those that rules name, and what is in the others.
+    fn mask_cookies(&self, kind: cookies::Kind, line: &str) -> Result<Option<String>, SkipReason> {
+        let failed = Cell::new(None);
+        let cover = |name: &str, value: &str| match self.cookie(name.as_bytes()) {
+            Some(hit) => Some(self.cover(hit, "cookie", value)),
+            None => {
+                let masked = self.mask_text(value).unwrap_or_else(|reason| {
+                    failed.set(Some(reason));
+                    None
+                })?;
+                let fits = |byte: u8| !byte.is_ascii_control() && !b";,\"".contains(&byte);
+                Some(String::from_utf8_lossy(&encoded(&masked, fits)).into_owned())
+            }
+        };
+        let masked = cookies::masked(kind, line, &cover);
+        failed.get().map_or(Ok(masked), Err)
+    }
+
     /// The value of a field that no rule names.
     fn mask_field(&self, name: &[u8], text: &str) -> Result<Option<String>, SkipReason> {
         let is = |list: &[&str]| list.iter().any(|listed| name.eq_ignore_ascii_case(listed.as_bytes()));
         let mut shown = Cow::Borrowed(text);
-        if let Some(kind) = super::cookies::kind(name) {
-            let cover = |name: &str, value: &str| {
-                self.cookie(name.as_bytes()).map(|hit| self.cover(hit, "cookie", value))
-            };
-            if let Some(masked) = super::cookies::masked(kind, text, &cover) {
+        if let Some(kind) = cookies::kind(name) {
+            let cookies = self.mask_cookies(kind, text)?;
+            let shown = self.scrubbed(cookies.as_deref().unwrap_or(text));
+            return Ok(shown.or(cookies));
+        }
+        if is(URLS) {
+            // What is found in the URL as a whole, as a user before its host, is in none of its pieces.
+            if let Some(masked) = self.mask_text(text)? {
                 shown = Cow::Owned(masked);
             }
-        } else if is(URLS)
-            && let Some(masked) = self.mask_target(text.as_bytes())?
-        {
-            shown = Cow::Owned(String::from_utf8_lossy(&masked).into_owned());
+            if let Some(masked) = self.mask_target(shown.as_bytes())? {
+                shown = Cow::Owned(String::from_utf8_lossy(&masked).into_owned());
+            }
         }
         match self.mask_text(&shown)? {
             Some(_) if is(STRUCTURAL) => Err(SkipReason::Unmaskable),

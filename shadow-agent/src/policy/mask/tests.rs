@@ -85,6 +85,11 @@ fn what_rules_name_is_not_sent() {
             ("GET /\nX-Original-URL: /a?token=s", Ok("GET /\nX-Original-URL: /a?token=masked")),
             ("GET /?f=%7B%22email%22:%22s%22%7D", Ok("GET /?f=%7B%22email%22:%22masked%22%7D")),
             ("GET /?f=%7B%22email%22:%22s", Err(SkipReason::Unmaskable)),
+            (
+                "GET /\nCookie: p=%7B%22email%22%3A%22s%22%7D; q=%7B%22a%22%3A1%7D",
+                Ok("GET /\nCookie: p=%7B%22email%22:%22masked%22%7D; q=%7B%22a%22%3A1%7D"),
+            ),
+            ("GET /\nCookie: p=%7B%22email%22%3A%22s", Err(SkipReason::Unmaskable)),
             ("GET /\nX-Json: {\"email\":1}", Ok("GET /\nX-Json: {\"email\":0}")),
             (
                 &format!("{FORM}\n\npin=1+2&a=b+c&%70in=3"),
@@ -167,6 +172,7 @@ fn what_patterns_match_and_detectors_find_is_not_sent() {
             ("GET /u/bob%2540example.com", Ok("GET /u/masked")),
             ("GET /?next=http://bob:pw@h/x", Ok("GET /?next=http:%2F%2Fmasked@h%2Fx")),
             ("GET /http://bob:pw@h/x", unmaskable),
+            ("GET /\nReferer: http://bob:pw@h/x?a=b", Ok("GET /\nReferer: http://masked@h/x?a=b")),
             ("GET /\nX-Note: for EMP-123456", Ok("GET /\nX-Note: for masked")),
             ("GET /\nCookie: a=EMP-123456; b=1", Ok("GET /\nCookie: a=masked; b=1")),
             ("GET /\nEMP-123456: 1", unmaskable),
@@ -189,6 +195,10 @@ fn forms_in_parts_are_sent_with_their_boundaries_and_files() {
     };
     let whole = |parts: &[String]| format!("{head}\n\n{}--b--\r\n", parts.concat());
     let masker = sending(every(MaskAction::Redact));
+    let text = part("name=t\r\nContent-Type: text/plain", "{\"email\":1}");
+    let fields = sending(MaskRules { fields: vec!["$..email".into()], ..MaskRules::default() });
+    check_sent(&fields, &[(&whole(std::slice::from_ref(&text)), Ok(&whole(&[text.replace(":1}", ":0}")])))]);
+    check_sent(&fields, &[(&whole(&[text.replace(":1}", ":")]), Err(SkipReason::Unmaskable))]);
     let file = part("name=f; filename=a.bin", "\u{0} EMP-123456");
     let json =
         |email: &str| part("name=j\r\nContent-Type: application/json", &format!("{{\"email\":\"{email}\"}}"));

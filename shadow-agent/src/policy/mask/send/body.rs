@@ -8,8 +8,10 @@ use super::super::keep::through_encodings;
 use super::super::multipart::{Multipart, Part};
 use super::super::rules::Rules;
 use super::super::whole::body::{COMPRESSED, OPAQUE, renamed};
+use super::super::whole::encoded;
 use super::super::{Step, rules::MASK};
 use super::MAX_UNMASKED;
+use super::target::fits;
 use crate::content;
 use crate::exchange::{Headers, SkipReason};
 use crate::policy::target::{decodings, parameter_name};
@@ -132,17 +134,19 @@ impl Rules {
         if self.read_text() && self.mask_text(&String::from_utf8_lossy(part.head))?.is_some() {
             return Err(UNMASKABLE);
         }
-        let is_json = content::is_json(&part.media_type)
-            || (part.media_type.is_empty() && content::begins_like_json(part.body));
-        let has_rules = self.read_text() || (is_json && !self.fields.is_empty() && !part.is_file);
+        let is_json = content::is_json(&part.media_type) || content::begins_like_json(part.body);
+        let has_rules = self.read_text() || (!self.fields.is_empty() && !part.is_file);
         if !has_rules {
             return Ok(None);
         }
         if part.is_encoded {
             return Err(UNMASKABLE);
         }
-        if is_json && !part.is_file {
-            return self.mask_documents(part.body).unwrap_or(Err(UNMASKABLE));
+        if is_json
+            && !part.is_file
+            && let Some(masked) = self.mask_documents(part.body)
+        {
+            return masked;
         }
         match self.mask_bytes(part.body) {
             Err(_) if part.is_file => Ok(None),
@@ -261,15 +265,22 @@ impl Rules {
             let Some(mut document) = document_in(text) else { return Err(UNMASKABLE) };
             return Ok(self.mask_document(&mut document)?.then(|| document.to_string()));
         }
-        let deeper = |decoded: Vec<u8>| resembles_json(&String::from_utf8_lossy(&decoded));
-        if !self.fields.is_empty() && decodings(text.as_bytes()).any(deeper) {
-            return Err(UNMASKABLE);
+        if !self.fields.is_empty() {
+            let decoded =
+                decodings(text.as_bytes()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            if let Some(decoded) = decoded.into_iter().find(|decoded| resembles_json(decoded)) {
+                let mut document = document_in(&decoded).ok_or(UNMASKABLE)?;
+                if self.mask_document(&mut document)? {
+                    let encoded = encoded(&document.to_string(), fits).into_owned();
+                    return Ok(Some(String::from_utf8_lossy(&encoded).into_owned()));
+                }
+            }
         }
         Ok(self.scrubbed(text))
     }
 
     /// What patterns match and detectors find is masked, even behind percent-encoding.
-    fn scrubbed(&self, text: &str) -> Option<String> {
+    pub(super) fn scrubbed(&self, text: &str) -> Option<String> {
         if !self.read_text() {
             return None;
         }

@@ -96,6 +96,6 @@ pub(in crate::policy::mask) fn plain(raw: &[u8]) -> String {
 }
 
 /// What needs no percent-encoding in a path, a query and a form (RFC 3986, section 3.3), and separates nothing there.
-fn fits(byte: u8) -> bool {
+pub(super) fn fits(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~@!$'()*,:".contains(&byte)
 }

@@ -1,0 +1,19 @@
+//! Says in the log what the self-check of masking found: once of each rule, and never what it missed.
+
+use crate::policy::mask::Masker;
+
+/// Looks for rules that failed since the last time; without failures it costs two loads of each rule.
+pub(super) fn tell_failures(masker: &Masker) {
+    if masker.failures() == 0 {
+        return;
+    }
+    for tally in masker.tallies() {
+        let exit = tally.exit().as_str();
+        for rule in tally.newly_failed() {
+            tracing::error!(
+                "masking failed: the self-check found a value that the rule `{rule}` of mask.{exit} should have hidden; it did \
+                 not leave, and shadow_mask_failures_total counts it; please report it"
+            );
+        }
+    }
+}
