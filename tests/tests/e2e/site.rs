@@ -59,7 +59,7 @@ pub(crate) fn until(
     agent: &mut Agent<'_>,
     what: &str,
     within: Duration,
-    wanted: impl Fn(&Scrape) -> bool,
+    mut wanted: impl FnMut(&Scrape) -> bool,
 ) -> Result<Scrape> {
     wait_until(what, within, || {
         agent.process.check_running()?;
