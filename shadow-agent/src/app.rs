@@ -48,6 +48,7 @@ mod heartbeat;
 mod keeping;
 mod line;
 mod live;
+mod masking;
 mod offline;
 mod operate;
 mod paced;
@@ -251,10 +252,13 @@ impl Sending {
 /// are its run and the files it writes.
 fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Keep>) -> anyhow::Result<Line> {
     warn_of_writes(config);
-    let masker = {
-        let targets = config.replay.targets.iter().chain(&config.replay.baseline);
-        let masker = Masker::new(&config.mask, config.replay.credentials)?;
-        Arc::new(masker.replacing(targets.map(|target| &target.credentials)))
+    let masker = match keep.and_then(|keep| keep.masker.clone()) {
+        Some(masker) => masker,
+        None => {
+            let targets = config.replay.targets.iter().chain(&config.replay.baseline);
+            let masker = Masker::new(&config.mask, config.replay.credentials)?;
+            Arc::new(masker.replacing(targets.map(|target| &target.credentials)))
+        }
     };
     let sending = match keep.and_then(|keep| keep.sending.clone()) {
         Some(sending) => sending,
@@ -296,6 +300,8 @@ fn build_line(config: &Config, ground: &Ground, label: &str, keep: Option<&Keep>
 struct Keep {
     run: Arc<Run>,
     keeping: Arc<Keeping>,
+    /// None where what is masked changed, or targets did. With its counts, and the key of its hashes.
+    masker: Option<Arc<Masker>>,
     /// None where targets changed.
     sending: Option<Sending>,
 }
@@ -409,6 +415,10 @@ fn figures(config: &Config, current: &Arc<Current>, observed: Observed, audit: A
         cpu_limit: config.limits.cpu,
         audit,
         guards: Arc::default(),
+        masks: {
+            let current = Arc::clone(current);
+            Arc::new(move || current.line().masker.tallies())
+        },
     }
 }
 
@@ -481,7 +491,8 @@ struct Ended<'a> {
 /// Publishes the summary, and gives the exit code.
 fn conclude(end: Ended<'_>, counters: &Counters, options: &Options) -> anyhow::Result<Exit> {
     let Ended { runtime, mut signals, current, admin, report, ended } = end;
-    let summary = current.runs().current().summary(current.snapshot(), counters.clone());
+    let mut summary = current.runs().current().summary(current.snapshot(), counters.clone());
+    summary.count_masked(&current.line().masker.tallies());
     let outcome = summary.verdict.outcome;
     let published = runtime.block_on(publish::unless_given_up(summary, report, signals.stop()));
     if let Some(admin) = admin {

@@ -19,6 +19,7 @@ mod error;
 mod file;
 mod guards;
 mod load;
+mod mask;
 mod overlay;
 pub mod reload;
 mod resolve;
@@ -32,6 +33,9 @@ pub mod writes;
 pub use error::{ConfigError, Place, Problem, Source};
 pub use guards::{GuardAction, GuardRule, Guards, Portion};
 pub use load::{Needs, load};
+pub use mask::{
+    Detector, Detectors, MAX_COMPILED_PATTERN, Mask, MaskAction, MaskPattern, MaskRule, MaskRules,
+};
 pub use select::{Condition, RecordOnly, Select, SelectRule, Sizes, Stateful};
 pub use session::{Missing, Order, Place as TokenPlace, TokenRule};
 pub use target::{Breaker, HostHeader, Http, OwnCredentials, Secret, Tls};
@@ -215,26 +219,6 @@ pub struct Limits {
     /// CPU time of the agent per second, as a share of one core; beyond it fewer flows are captured. `None` is
     /// unlimited.
     pub cpu: Option<Share>,
-}
-
-/// `mask`: what is hidden, and from whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mask {
-    /// What people and disks may see.
-    pub keep: MaskRules,
-    /// What the shadow may see.
-    pub send: MaskRules,
-}
-
-/// What is hidden at one exit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MaskRules {
-    /// Header names, lower case.
-    pub headers: Vec<String>,
-    /// JSON paths (RFC 9535) into bodies.
-    pub fields: Vec<String>,
-    /// Names of query parameters.
-    pub query: Vec<String>,
 }
 
 /// What happens to requests that carry credentials.
@@ -470,18 +454,6 @@ impl Default for Limits {
             exchange_timeout: Duration::from_secs(60),
             cpu: Some(Share::ALL),
         }
-    }
-}
-
-impl Default for Mask {
-    fn default() -> Mask {
-        let headers = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
-        let keep = MaskRules {
-            headers: headers.map(str::to_owned).into(),
-            fields: Vec::new(),
-            query: vec!["token".to_owned()],
-        };
-        Mask { keep, send: MaskRules::default() }
     }
 }
 

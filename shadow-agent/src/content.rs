@@ -1,4 +1,4 @@
-//! Undoes the content-encoding of a body, and says what media type a message has. Stops at the caller's limit.
+//! Undoes and renews the content-encoding of a body, and says what media type a message has. Stops at the caller's limit.
 //!
 //! Pure. It knows no rules: what is done with the bytes is the business of `policy` and `compare`.
 
@@ -6,9 +6,10 @@ use std::io::Read;
 
 use brotli_decompressor::Decompressor;
 use bytes::Bytes;
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::read::{DeflateDecoder, GzEncoder, MultiGzDecoder, ZlibDecoder, ZlibEncoder};
 use ruzstd::decoding::StreamingDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use thiserror::Error;
 
 use crate::exchange::Headers;
@@ -98,6 +99,26 @@ pub fn decode_one(coding: &str, body: &Bytes, limit: usize) -> Result<Bytes, Dec
         undo(Coding::named(name)?, body, limit, plausible(body.len()))?
     };
     if body.len() > limit { Err(DecodeError::TooLarge(limit)) } else { Ok(body) }
+}
+
+/// A new body in the content coding that a message states, if that is one of gzip, deflate and zstd alone; `None` if there is
+/// another one, or more, or none.
+#[must_use]
+pub fn encode_alike(headers: &Headers, plain: &[u8]) -> Option<Bytes> {
+    let [coding] = codings(headers).ok()?[..] else { return None };
+    let fast = flate2::Compression::fast();
+    let mut encoded = Vec::new();
+    match coding {
+        Coding::Gzip => GzEncoder::new(plain, fast).read_to_end(&mut encoded).ok()?,
+        Coding::Deflate => ZlibEncoder::new(plain, fast).read_to_end(&mut encoded).ok()?,
+        Coding::Zstd => {
+            encoded = compress_to_vec(plain, CompressionLevel::Fastest);
+            encoded.len()
+        }
+        // There is no encoder for it here; a body without coding is one that every server takes.
+        Coding::Brotli => return None,
+    };
+    Some(encoded.into())
 }
 
 /// Whether a message says that its body has a content coding other than `identity`.

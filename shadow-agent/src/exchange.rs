@@ -349,6 +349,10 @@ reasons! {
         Recorded = "recorded",
         /// It was to be kept in a file, and could not be written.
         NotRecorded = "not_recorded",
+        /// A masking rule with the action `drop-exchange` found something.
+        DropExchange = "drop_exchange",
+        /// The self-check found something that masking should have hidden (fail closed).
+        MaskFailed = "mask_failed",
     }
 }
 

@@ -18,6 +18,7 @@ use crate::config::Share;
 use crate::control::Control;
 use crate::guard::{Board, Readings};
 use crate::ledger::Ledger;
+use crate::policy::mask::Tally;
 use crate::runs::Runs;
 use crate::traces::Figures;
 
@@ -62,6 +63,8 @@ pub struct Sources {
     pub audit: Audit,
     /// What the other guards did.
     pub guards: Arc<Board>,
+    /// What was masked at each exit, read when called.
+    pub masks: Arc<dyn Fn() -> [Arc<Tally>; 2] + Send + Sync>,
 }
 
 impl fmt::Debug for Sources {

@@ -49,4 +49,19 @@ pub enum PolicyError {
         /// What is wrong with it.
         source: serde_json_path::ParseError,
     },
+    /// A pattern is not a regular expression.
+    #[error(
+        "{section}.patterns: `{name}` cannot be compiled ({source}); write a shorter or simpler expression"
+    )]
+    Pattern {
+        /// The section: `mask.keep` or `mask.send`.
+        section: &'static str,
+        /// The name of the pattern.
+        name: String,
+        /// What is wrong with it.
+        source: regex::Error,
+    },
+    /// There is no key to hash values with.
+    #[error("mask: the action `hash` needs random bytes, and the system has none ({0}); use `redact`")]
+    Random(getrandom::Error),
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::exchange::{Exchange, Timestamp, reasons};
+use crate::exchange::{Exchange, SkipReason, Timestamp, reasons};
 use crate::offline::named;
 use crate::policy::mask::Masker;
 
@@ -85,6 +85,10 @@ reasons! {
         Unmaskable = "unmaskable",
         /// The file could not be written any more.
         Unwritten = "unwritten",
+        /// A masking rule with the action `drop-exchange` found something.
+        DropExchange = "drop_exchange",
+        /// The self-check found something that masking should have hidden (fail closed).
+        MaskFailed = "mask_failed",
     }
 }
 
@@ -198,6 +202,12 @@ impl Recorder {
         self.masker = masker;
     }
 
+    /// What masks the exchanges.
+    #[must_use]
+    pub fn masker(&self) -> &Masker {
+        &self.masker
+    }
+
     /// Takes an exchange. The end of its response moves the time on, as a tick does.
     ///
     /// # Errors
@@ -208,9 +218,19 @@ impl Recorder {
             self.leave_out(LeftOut::Unwritten, 1);
             return Ok(());
         }
-        let Ok(kept) = self.masker.keep_exchange(exchange) else {
-            self.leave_out(LeftOut::Unmaskable, 1);
-            return Ok(());
+        let kept = match self.masker.keep_exchange(exchange) {
+            Ok(kept) => kept,
+            Err(reason) => {
+                self.leave_out(
+                    match reason {
+                        SkipReason::DropExchange => LeftOut::DropExchange,
+                        SkipReason::MaskFailed => LeftOut::MaskFailed,
+                        _ => LeftOut::Unmaskable,
+                    },
+                    1,
+                );
+                return Ok(());
+            }
         };
         self.summary.pending += 1;
         let added = self.turn(exchange.times.response_done).and_then(|()| {

@@ -18,6 +18,7 @@ use crate::config::Share;
 use crate::control::Control;
 use crate::ledger::Ledger;
 use crate::metrics::ReplayState;
+use crate::policy::mask::Masker;
 use crate::report::testing::{report, run, traffic};
 use crate::runs::{Mark, Run, Runs};
 
@@ -66,6 +67,7 @@ pub(super) fn state() -> AdminState {
         cpu_limit: Some(Share::ALL),
         audit: Audit::off(),
         guards: Arc::default(),
+        masks: Arc::new(|| Masker::default().tallies()),
     };
     let metrics = Arc::new(Metrics::new(sources.clone()).unwrap());
     let switch = Arc::new(KillSwitch::new(sources.control.clone(), None, Audit::off(), false));

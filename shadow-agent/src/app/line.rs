@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Sending;
 use super::keeping::Keeping;
+use super::masking;
 use crate::backlog::Admitted;
 use crate::compare::endpoint::Endpoints;
 use crate::compare::{self, BaselineInputs, Comparer, Inputs, Judgement};
@@ -42,6 +43,7 @@ const NO_BASELINE: Judgement = Judgement {
 
 /// What becomes of an exchange that was selected.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all of them are sent")]
 pub(super) enum Decision {
     /// Its request is sent.
     Send(Chosen),
@@ -164,12 +166,21 @@ impl Line {
     }
 
     fn sendable(&self, exchange: &Exchange) -> Result<Sendable, SkipReason> {
-        let sendable = self.masker.sendable(exchange)?;
+        let sendable = self.masker.sendable(exchange);
+        if sendable.as_ref().is_err_and(|reason| *reason == SkipReason::MaskFailed) {
+            self.tell_mask_failures();
+        }
+        let sendable = sendable?;
         let sendable = sendable.in_session(self.sessions.of(exchange));
         Ok(match &self.tokens {
             Some(tokens) => sendable.issuing(tokens.issued(&exchange.response)),
             None => sendable,
         })
+    }
+
+    /// Says what the self-check of masking found, to people and to the guards.
+    fn tell_mask_failures(&self) {
+        self.vitals.mask_failed(masking::tell_failures(&self.masker));
     }
 
     /// Has an exchange kept in a file.
@@ -228,6 +239,7 @@ impl Line {
         if let (Some(spans), Some(told)) = (&self.spans, told) {
             spans.offer(told.spans(&self.traces, self.replayer.targets(), &observation));
         }
+        self.tell_mask_failures();
         self.vitals.ended(&observation);
         self.learn(&observation);
         self.run.report().record(observation);
@@ -325,7 +337,9 @@ impl Line {
             },
         });
         Observation {
-            endpoint: self.endpoints.endpoint(&exchange.request.method, exchange.request.path()),
+            endpoint: self
+                .endpoints
+                .endpoint(&exchange.request.method, &self.masker.path_to_name(exchange.request.path())),
             exchange: exchange.id,
             connection: exchange.connection,
             time: exchange.times.response_done,

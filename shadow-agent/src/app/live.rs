@@ -65,15 +65,14 @@ pub(super) fn run(config: &Config, options: &Options, loader: Loader) -> anyhow:
     let mut keeper = Keeper::new(config, wiring(&current.line(), &figures, Arc::clone(&switch)));
     let operator =
         Operator::new(ground, Arc::clone(&current), switch, audit, counters, loader, config.clone());
+    let served = Served { figures, operate: Some(Arc::new(operator)) };
     let driving = |backlog, _| Arc::clone(&current).drive(backlog);
     let status = {
         let current = Arc::clone(&current);
         move || current.runs().current().status_line(current.snapshot())
     };
     let Captured { runtime, mut signals, driving, admin, counters, ended } =
-        live.capture(config, options, Some(Arc::new(operator)), figures, driving, status, move || {
-            keeper.look()
-        })?;
+        live.capture(config, options, served, driving, status, move || keeper.look())?;
     runtime.block_on(drain(&current, driving, &mut signals));
     conclude(Ended { runtime, signals, current: &current, admin, report, ended }, &counters, options)
 }
@@ -89,6 +88,12 @@ fn wiring(line: &Line, figures: &Sources, switch: Arc<KillSwitch>) -> Wiring {
         audit: figures.audit.clone(),
         switch,
     }
+}
+
+/// What the admin API shows, and whom it asks for another configuration or run.
+pub(super) struct Served {
+    pub(super) figures: Sources,
+    pub(super) operate: Option<Arc<dyn Operate>>,
 }
 
 /// Everything before the backlog, ready to capture.
@@ -201,8 +206,7 @@ impl Live {
         self,
         config: &Config,
         options: &Options,
-        operate: Option<Arc<dyn Operate>>,
-        figures: Sources,
+        Served { figures, operate }: Served,
         drive: impl FnOnce(backlog::Receiver, mpsc::Sender<anyhow::Error>) -> D,
         status: impl Fn() -> String + Send + 'static,
         guard: impl FnMut() + Send + 'static,

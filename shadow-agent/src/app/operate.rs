@@ -82,7 +82,8 @@ impl Operator {
     fn replace(&self, new: &Config, changes: &Changes, first: impl FnOnce()) -> anyhow::Result<()> {
         let line = self.current.line();
         let sending = (!changes.targets).then(|| line.sending());
-        let keep = Keep { run: Arc::clone(&line.run), keeping: Arc::clone(&line.keeping), sending };
+        let masker = (!changes.targets && !changes.masks).then(|| Arc::clone(&line.masker));
+        let keep = Keep { run: Arc::clone(&line.run), keeping: Arc::clone(&line.keeping), masker, sending };
         let next = build_line(new, &self.ground, "", Some(&keep))?;
         let label = self.current.runs().next_label();
         let report = changes.rules.then(|| new_report(new, next.replayer.targets(), &label));

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::live::{Captured, Live};
-use super::{DRAIN, Options};
+use super::live::{Captured, Live, Served};
+use super::{DRAIN, Options, masking};
 use crate::backlog::Receiver;
 use crate::capture::{Counters, PacketResult};
 use crate::cli::Exit;
@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_millis(200);
 pub(super) fn record(config: &Config, options: &Options, files: &record::Options) -> anyhow::Result<Exit> {
     let masker = Arc::new(Masker::new(&config.mask, config.replay.credentials)?);
     // Later files are made with the rights that are left then.
-    let recorder = with_kept_rights(|| Recorder::new(files, masker))??;
+    let recorder = with_kept_rights(|| Recorder::new(files, Arc::clone(&masker)))??;
     let live = Live::start(config, options)?;
     let (ledger, observed) = (Arc::new(Ledger::new(live.shards(), 0)), live.observed());
     let label = options.label.clone().unwrap_or_default();
@@ -54,6 +54,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
         cpu_limit: config.limits.cpu,
         audit: live.audit().clone(),
         guards: Arc::default(),
+        masks: Arc::new(move || masker.tallies()),
     };
     let recording = Recording {
         shown: Arc::new(Mutex::new(recorder.summary())),
@@ -68,7 +69,7 @@ pub(super) fn record(config: &Config, options: &Options, files: &record::Options
     };
     let drive = |backlog, failed| recording.drive(backlog, failed);
     let Captured { runtime, mut signals, driving, admin, counters, ended } =
-        live.capture(config, options, None, figures, drive, status, || ())?;
+        live.capture(config, options, Served { figures, operate: None }, drive, status, || ())?;
     let finished = runtime.block_on(async {
         tokio::select! {
             driven = driving => driven.context("the task that writes the files panicked"),
@@ -123,6 +124,7 @@ impl Recording {
                 },
                 _ = ticks.tick() => {
                     let done = block_in_place(|| self.recorder.tick(self.clock.report().now()));
+                    masking::tell_failures(self.recorder.masker());
                     *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.recorder.summary();
                     done
                 }

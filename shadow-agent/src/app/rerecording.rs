@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::offline::LETTING_GO;
 use super::signals::{self, Signals};
-use super::{join, runtime};
+use super::{join, masking, runtime};
 use crate::capture::file::FileSource;
 use crate::cli::Exit;
 use crate::record::{self, Recorder};
@@ -57,6 +57,7 @@ pub(super) fn record(
     match ended {
         Some(ended) => {
             join(thread);
+            masking::tell_failures(recorder.lock().unwrap_or_else(PoisonError::into_inner).masker());
             ended
                 .map_err(|_| anyhow!("the thread that reads the file panicked; report the panic above"))??;
         }

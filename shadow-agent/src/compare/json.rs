@@ -158,7 +158,7 @@ impl<'a> Comparison<'a, '_> {
         };
         self.findings.add(
             found,
-            || place(masked_at().and_then(|steps| path.get(..steps)).unwrap_or(path)),
+            || place(&masker.steps_to_name(masked_at().and_then(|steps| path.get(..steps)).unwrap_or(path))),
             || (production.map(|_| keep(ours)), judged.map(|_| keep(theirs))),
         );
     }

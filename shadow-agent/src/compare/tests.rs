@@ -15,7 +15,8 @@ const LIMIT: usize = 1 << 20;
 
 fn comparer(ignore: &[&str], fields: &[&str]) -> Comparer {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let keep = MaskRules { fields: owned(fields), ..Mask::default().keep };
+    let fields = fields.iter().map(|path| (*path).into()).collect();
+    let keep = MaskRules { fields, ..Mask::default().keep };
     let masker = Masker::new(&Mask { keep, ..Mask::default() }, Credentials::Skip).unwrap();
     Comparer::new(&Compare { ignore: owned(ignore), ..Compare::default() }, Arc::new(masker), LIMIT).unwrap()
 }

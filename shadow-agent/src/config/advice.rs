@@ -10,6 +10,11 @@ use thiserror::Error;
 use super::units::write_size;
 use super::{Capture, Config, Credentials};
 
+mod overlap;
+
+/// Pairs of paths that are named; more say nothing new.
+const MAX_OVERLAPS: usize = 16;
+
 /// Something that an operator may want to write in another way.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Advice {
@@ -57,6 +62,34 @@ pub enum Advice {
         /// The target's name.
         target: String,
     },
+    /// What is masked is not compared either, so that nobody would ever see that it changed.
+    #[error(
+        "compare.ignore: `{ignored}` touches `{masked}`, which {section}.fields hides, so a difference there is neither compared \
+         nor shown; leave one of them out, or write a narrower path, unless that is meant"
+    )]
+    MaskedIgnored {
+        /// The path that is not compared.
+        ignored: String,
+        /// Who hides the other one: `mask.keep` or `mask.send`.
+        section: &'static str,
+        /// The path that is hidden.
+        masked: String,
+    },
+}
+
+/// Ignored places that touch masked ones, for both exits.
+fn masked_and_ignored(config: &Config) -> impl Iterator<Item = Advice> {
+    let exits = [("mask.keep", &config.mask.keep), ("mask.send", &config.mask.send)];
+    config.compare.ignore.iter().flat_map(move |ignored| {
+        exits.into_iter().flat_map(move |(section, rules)| {
+            let touched = rules.fields.iter().filter(|rule| overlap::touch(ignored, &rule.name));
+            touched.map(move |rule| Advice::MaskedIgnored {
+                ignored: ignored.clone(),
+                section,
+                masked: rule.name.clone(),
+            })
+        })
+    })
 }
 
 /// Everything worth saying about a checked configuration on a host with so many CPUs for the agent.
@@ -83,6 +116,7 @@ pub fn advice(config: &Config, cpus: usize) -> Vec<Advice> {
     if let Some(shards) = shards.filter(|&shards| usize::from(shards) > cpus) {
         advice.push(Advice::Shards { shards, cpus });
     }
+    advice.extend(masked_and_ignored(config).take(MAX_OVERLAPS));
     advice
 }
 
@@ -113,6 +147,30 @@ mod tests {
         config.replay.targets[1].tls.verify = true;
         config.replay.credentials = Credentials::Replace;
         assert_eq!(advice(&config, 4), [Advice::NoCredentials { target: "plain".to_owned() }]);
+    }
+
+    #[test]
+    fn what_is_masked_and_ignored_is_said_for_both_exits_and_so_many_times() {
+        let mut config = Config::default();
+        config.compare.ignore = vec!["$.user".to_owned(), "$.items[*].id".to_owned()];
+        config.mask.keep.fields = vec!["$.user.email".into(), "$.order".into()];
+        config.mask.send.fields = vec!["$..id".into()];
+        let said: Vec<String> = advice(&config, 4).iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0]
+                .starts_with("compare.ignore: `$.user` touches `$.user.email`, which mask.keep.fields hides")
+        );
+        assert!(
+            said[1]
+                .starts_with("compare.ignore: `$.items[*].id` touches `$..id`, which mask.send.fields hides")
+        );
+        for (count, expected) in [(MAX_OVERLAPS, MAX_OVERLAPS), (MAX_OVERLAPS + 1, MAX_OVERLAPS)] {
+            config.compare.ignore = vec!["$.a".to_owned()];
+            config.mask.keep.fields = (0..count).map(|n| (&*format!("$.a.b{n}")).into()).collect();
+            config.mask.send.fields.clear();
+            assert_eq!(advice(&config, 4).len(), expected);
+        }
     }
 
     #[test]

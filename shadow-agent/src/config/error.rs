@@ -257,6 +257,47 @@ pub enum Problem {
     /// A header name that is none.
     #[error("`{0}` is not a header name; write letters, digits and dashes, such as x-api-key")]
     HeaderName(String),
+    /// A cookie name that is none.
+    #[error(
+        "`{0}` is not the name of a cookie; write letters, digits, dashes and underscores, such as session_id"
+    )]
+    CookieName(String),
+    /// An entry of a list of masks that names nothing, or two things.
+    #[error(
+        "the entry needs a `name`, or a `path` of JSON, and not both; write one such as {{ name: email, action: hash }}"
+    )]
+    MaskEntry,
+    /// A name that no pattern can have.
+    #[error(
+        "`{0}` cannot be the name of a pattern; write up to 32 lower-case letters, digits, dashes and underscores, a letter first"
+    )]
+    PatternName(String),
+    /// Two patterns with one name.
+    #[error("`{0}` is the name of another pattern too; give each its own")]
+    PatternTwice(String),
+    /// A regular expression that is none, or takes too much memory.
+    #[error(
+        "`{value}` is not a regular expression that can be used ({problem}); write one such as EMP-[0-9]{{6}}"
+    )]
+    Pattern {
+        /// The expression.
+        value: String,
+        /// What the parser said.
+        problem: String,
+    },
+    /// A regular expression that is too long.
+    #[error("the expression has {length} bytes, more than the {most} possible; write several shorter ones")]
+    PatternLong {
+        /// How long it is.
+        length: usize,
+        /// How long it may be.
+        most: usize,
+    },
+    /// A regular expression that matches everywhere.
+    #[error(
+        "`{0}` matches the empty text, and so everywhere; write an expression that needs at least one character"
+    )]
+    PatternEmpty(String),
     /// A header that replay itself has to write.
     #[error("`{0}` is written by the agent itself and cannot be configured; leave it out")]
     HeaderReserved(String),

@@ -133,11 +133,75 @@ impl<'de> Deserialize<'de> for Breaker {
     }
 }
 
+/// A name alone, or with what is to be done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Name(Text),
+    Keys(EntryKeys, Source),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+        enum Either {
+            Scalar(String),
+            Keys(EntryKeys),
+        }
+        impl<'de> Deserialize<'de> for Either {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Either, D::Error> {
+                deserializer.deserialize_any(Any)
+            }
+        }
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Either;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name, or keys such as `name: email, action: hash`")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Either, E> {
+                Ok(Either::Scalar(text.to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Either, E> {
+                Ok(Either::Scalar(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Either, E> {
+                Ok(Either::Scalar(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Either, E> {
+                Ok(Either::Scalar(value.to_string()))
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Either, M::Error> {
+                EntryKeys::deserialize(MapAccessDeserializer::new(map)).map(Either::Keys)
+            }
+        }
+        let spanned = Spanned::<Either>::deserialize(deserializer)?;
+        let source = Source::File { line: spanned.referenced.line() };
+        Ok(match spanned.value {
+            Either::Scalar(text) => Entry::Name(Text { text, source }),
+            Either::Keys(keys) => Entry::Keys(keys, source),
+        })
+    }
+}
+
 impl Serialize for Breaker {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Breaker::Word(word) => word.serialize(serializer),
             Breaker::Keys(keys) => keys.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Entry::Name(name) => name.serialize(serializer),
+            Entry::Keys(keys, _) => keys.serialize(serializer),
         }
     }
 }
@@ -232,7 +296,26 @@ raw! {
     Sizes { min: Option<Text>, max: Option<Text>, }
     RecordOnly { out: Option<Text>, rotate_size: Option<Text>, keep: Option<Text>, }
     Mask { keep: MaskRules, send: MaskRules, }
-    MaskRules { headers: Option<Vec<Text>>, fields: Option<Vec<Text>>, query: Option<Vec<Text>>, }
+    MaskRules {
+        action: Option<Text>,
+        headers: Option<Vec<Entry>>,
+        cookies: Option<Vec<Entry>>,
+        query: Option<Vec<Entry>>,
+        form: Option<Vec<Entry>>,
+        fields: Option<Vec<Entry>>,
+        patterns: Option<Vec<Pattern>>,
+        detectors: Detectors,
+    }
+    EntryKeys { name: Option<Text>, path: Option<Text>, action: Option<Text>, }
+    Pattern { name: Text, regex: Text, action: Option<Text>, }
+    Detectors {
+        email: Option<Text>,
+        card: Option<Text>,
+        iban: Option<Text>,
+        token: Option<Text>,
+        private_key: Option<Text>,
+        user: Option<Text>,
+    }
     Replay {
         credentials: Option<Text>,
         rate: Option<Text>,

@@ -27,6 +27,8 @@ pub struct Changes {
     pub refused: Vec<String>,
     /// Whether requests go elsewhere, or otherwise.
     pub targets: bool,
+    /// Whether what is masked has changed.
+    pub masks: bool,
     /// Whether what a verdict means has changed: what is compared, with whom, how it is judged, or what is masked.
     pub rules: bool,
 }
@@ -54,9 +56,9 @@ impl Changes {
                 .push("the names, the number or the order of replay.targets and replay.baseline".to_owned());
         }
         let targets = old.replay != new.replay;
-        let rules =
-            targets || old.compare != new.compare || old.verdict != new.verdict || old.mask != new.mask;
-        Changes { taken, refused, targets, rules }
+        let masks = old.mask != new.mask;
+        let rules = targets || old.compare != new.compare || old.verdict != new.verdict || masks;
+        Changes { taken, refused, targets, masks, rules }
     }
 }
 

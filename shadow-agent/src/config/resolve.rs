@@ -15,6 +15,7 @@ use super::{
 mod capture;
 mod descriptors;
 mod guards;
+pub(super) mod mask;
 mod replay;
 mod rules;
 mod select;
@@ -47,7 +48,7 @@ pub(super) fn resolve(raw: &Raw, overrides: &Overrides) -> Result<Config, Config
         capture: capture::capture(&raw.capture)?,
         limits: limits(&raw.limits, default.limits)?,
         select: select::select(&raw.select, default.select)?,
-        mask: rules::mask(&raw.mask, default.mask)?,
+        mask: mask::mask(&raw.mask, default.mask)?,
         replay: replay::replay(&raw.replay, overrides)?,
         compare: rules::compare(&raw.compare, default.compare)?,
         verdict: verdict(&raw.verdict, default.verdict)?,

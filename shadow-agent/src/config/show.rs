@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use super::file::{self, Raw, Text};
 use super::units::{write_byte_rate, write_duration, write_ports, write_rate, write_share, write_size};
 use super::{
-    AuditPlace, Breaker, Config, Credentials, GuardRule, Guards, HostHeader, Http, MaskRules, Missing, Mode,
-    Networks, Order, Polarity, RecordOnly, Secret, SelectRule, Share, Side, Sizes, Source, Target, Tls,
-    TokenPlace, TokenRule, TraceContext, XdpMode,
+    AuditPlace, Breaker, Config, Credentials, Detector, GuardRule, Guards, HostHeader, Http, MaskAction,
+    MaskRule, MaskRules, Missing, Mode, Networks, Order, Polarity, RecordOnly, Secret, SelectRule, Share,
+    Side, Sizes, Source, Target, Tls, TokenPlace, TokenRule, TraceContext, XdpMode,
 };
 use crate::ramp::Stage;
 
@@ -198,7 +198,48 @@ fn networks(networks: &Networks) -> file::Networks {
 }
 
 fn mask_rules(rules: &MaskRules) -> file::MaskRules {
-    file::MaskRules { headers: all(&rules.headers), fields: all(&rules.fields), query: all(&rules.query) }
+    let on = |detector| match rules.detectors.get(detector) {
+        None => some(false),
+        Some(MaskAction::Redact) => some(true),
+        Some(action) => some(action.as_str()),
+    };
+    let patterns = rules.patterns.iter().map(|pattern| file::Pattern {
+        name: text(&pattern.name),
+        regex: text(&pattern.regex),
+        action: other_than_redact(pattern.action),
+    });
+    file::MaskRules {
+        action: None,
+        headers: entries(&rules.headers),
+        cookies: entries(&rules.cookies),
+        query: entries(&rules.query),
+        form: entries(&rules.form),
+        fields: entries(&rules.fields),
+        patterns: Some(patterns.collect()),
+        detectors: file::Detectors {
+            email: on(Detector::Email),
+            card: on(Detector::Card),
+            iban: on(Detector::Iban),
+            token: on(Detector::Token),
+            private_key: on(Detector::PrivateKey),
+            user: on(Detector::User),
+        },
+    }
+}
+
+fn other_than_redact(action: MaskAction) -> Option<Text> {
+    if action == MaskAction::Redact { None } else { some(action.as_str()) }
+}
+
+fn entries(rules: &[MaskRule]) -> Option<Vec<file::Entry>> {
+    let entry = |rule: &MaskRule| match other_than_redact(rule.action) {
+        None => file::Entry::Name(text(&rule.name)),
+        action => {
+            let keys = file::EntryKeys { name: some(&rule.name), path: None, action };
+            file::Entry::Keys(keys, Source::Missing)
+        }
+    };
+    Some(rules.iter().map(entry).collect())
 }
 
 fn rule_of(rule: &SelectRule) -> file::Rule {

@@ -57,6 +57,18 @@ fn check(encoding: &str, body: &[u8], limit: usize, expected: Result<&[u8], Deco
 }
 
 #[test]
+fn a_body_is_encoded_as_its_head_says_where_there_is_one_coding_with_an_encoder() {
+    for coding in ["gzip", "X-Gzip", "deflate", "zstd", "gzip, identity"] {
+        let encoded = encode_alike(&headers(coding), TEXT).unwrap();
+        check(coding, &encoded, LIMIT, Ok(TEXT));
+        assert_ne!(encoded, TEXT, "{coding}");
+    }
+    for coding in ["", "identity", "br", "compress", "gzip, gzip"] {
+        assert_eq!(encode_alike(&headers(coding), TEXT), None, "{coding}");
+    }
+}
+
+#[test]
 fn every_coding_is_undone() {
     let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9], TEXT_ZSTD].concat();
     let twice = [TEXT_ZSTD, TEXT_ZSTD].concat();

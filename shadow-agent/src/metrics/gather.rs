@@ -128,7 +128,12 @@ const PRODUCTION: Named = Named::histogram(
 const MASK_FAILURES: Named = Named::counter(
     "shadow_mask_failures_total",
     &[],
-    "Requests not sent because masking could not be applied. Must be 0.",
+    "Values that the self-check found about to leave although a rule should have masked them. Must be 0.",
+);
+const MASKED: Named = Named::counter(
+    "shadow_masked_total",
+    &["exit", "rule"],
+    "Values masked, by the exit (send, keep) and the rule that found them.",
 );
 const AUDIT_FAILURES: Named = Named::counter(
     "shadow_audit_failures_total",
@@ -169,6 +174,7 @@ const ALL: &[&Named] = &[
     &PRODUCTION,
     &MASK_FAILURES,
     &AUDIT_FAILURES,
+    &MASKED,
     &LAG,
     &VERDICT,
     &BUILD,
@@ -276,9 +282,15 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
         spans.count(&[outcome], count);
     }
 
-    let unmaskable = ledger.skipped.get(SkipReason::Unmaskable as usize).copied().unwrap_or(0);
+    let mut masked = MASKED.family();
+    let tallies = (sources.masks)();
+    for tally in &tallies {
+        tally.counts().for_each(|(rule, count)| masked.count(&[tally.exit().as_str(), rule], count));
+    }
+    let mask_failures: u64 = tallies.iter().map(|tally| tally.failures()).sum();
+
     let mut families = vec![exchanges, packets, replays, queue, breaker, comparisons, differences];
-    families.extend([response, production, lag, verdicts, steps, spans]);
+    families.extend([response, production, lag, verdicts, steps, spans, masked]);
     families.extend([
         single(&ENABLED, f64::from(u8::from(sources.control.enabled()))),
         single(&BYTES, kernel.bytes as f64),
@@ -293,7 +305,7 @@ pub(super) fn families(sources: &Sources) -> Vec<MetricFamily> {
         single(&BUFFER, ledger.buffered as f64),
         single(&IN_FLIGHT, ledger.in_flight as f64),
         single(&IMBALANCE, ledger.imbalance() as f64),
-        single(&MASK_FAILURES, unmaskable as f64),
+        single(&MASK_FAILURES, mask_failures as f64),
         single(&AUDIT_FAILURES, sources.audit.failures() as f64),
     ]);
     let mut build = BUILD.family();

@@ -12,6 +12,7 @@ use crate::exchange::{LostReason, SkipReason, Timestamp};
 use crate::guard::Direction;
 use crate::guard::watch::Name;
 use crate::ledger::ShardBatch;
+use crate::policy::mask::Masker;
 use crate::report::testing::{report, run, traffic};
 use crate::runs::{Mark, Run};
 use crate::tcp::Oddities;
@@ -39,6 +40,7 @@ fn sources() -> Sources {
         cpu_limit: Some(Share::ALL),
         audit: Audit::off(),
         guards: Arc::default(),
+        masks: Arc::new(|| Masker::default().tallies()),
     }
 }
 
@@ -153,7 +155,8 @@ fn every_metric_of_the_contract_is_there_and_described() {
         shadow_capture_sample_ratio shadow_flows_active shadow_buffer_bytes shadow_exchanges_total \
         shadow_exchanges_in_flight shadow_ledger_imbalance shadow_replays_total shadow_replay_queue_length \
         shadow_breaker_open shadow_comparisons_total shadow_differences_total shadow_response_duration_seconds \
-        shadow_production_duration_seconds shadow_mask_failures_total shadow_audit_failures_total shadow_pipeline_lag_seconds shadow_verdict \
+        shadow_production_duration_seconds shadow_mask_failures_total shadow_masked_total \
+        shadow_audit_failures_total shadow_pipeline_lag_seconds shadow_verdict \
         shadow_build_info shadow_capture_interfaces shadow_capture_duplicate_segments_total \
         shadow_capture_conflicting_segments_total \
         shadow_capture_one_sided_flows_total shadow_capture_sample_configured_ratio shadow_agent_cpu_ratio \

@@ -4,27 +4,40 @@
 //! and logs nothing but the second.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{Method, Version};
 
-use self::fields::Fields;
-use crate::config::{Credentials, Mask, MaskRules, OwnCredentials};
+use self::hash::Key;
+use self::rules::{Rules, Wanted};
+use crate::config::{Credentials, Mask, MaskAction, OwnCredentials};
 use crate::exchange::{ExchangeId, Headers, SessionId, Timestamp};
 use crate::policy::PolicyError;
 use crate::policy::tokens::Issued;
 
+mod check;
+mod cookies;
 mod detect;
+mod drop;
 mod fields;
+mod hash;
 mod keep;
 mod members;
+mod multipart;
+mod rules;
 mod sealed;
 mod send;
+mod shape;
+mod tally;
+#[cfg(test)]
+mod tests;
 mod whole;
 
 pub use fields::Step;
 pub use keep::{Document, MAX_KEPT};
 pub use sealed::{Compartment, Sealed, Withheld};
+pub use tally::{Exit, Tally};
 pub use whole::{request_was_masked, response_was_masked};
 
 /// A request as the shadow may see it.
@@ -83,7 +96,7 @@ impl Sendable {
         &self.headers
     }
 
-    /// The body, whole, content-encoding untouched.
+    /// The body, whole, with its content coding; a masked one may have lost it.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -194,6 +207,12 @@ pub struct Masker {
     credentials: Credentials,
     /// Names that count as credentials because targets have their own of that name.
     replaced: Replaced,
+    /// The rules that drop an exchange, alone; none if there are none.
+    dropping: Option<Box<Masker>>,
+    /// What is kept with every hash redacted, which is the same in every run; none if nothing is hashed.
+    redacting: Option<Box<Masker>>,
+    /// Failures of the self-check that were asked for.
+    told: AtomicU64,
 }
 
 /// Names of header fields and of query parameters.
@@ -203,26 +222,61 @@ struct Replaced {
     query: Vec<String>,
 }
 
-/// The rules of one exit, ready for use.
-#[derive(Debug, Default)]
-struct Rules {
-    headers: Vec<String>,
-    fields: Fields,
-    query: Vec<String>,
-}
-
 impl Masker {
-    /// The rules of `mask`.
+    /// The rules of `mask`. If anything is hashed, it is with a key of its own.
     ///
     /// # Errors
-    /// When a field is not a JSON path.
+    /// When a field is not a JSON path, a pattern not a regular expression, or there are no random bytes for a key.
     pub fn new(mask: &Mask, credentials: Credentials) -> Result<Masker, PolicyError> {
-        Ok(Masker {
-            keep: Rules::new("mask.keep", &mask.keep)?,
-            send: Rules::new("mask.send", &mask.send)?,
-            credentials,
-            replaced: Replaced::default(),
-        })
+        let key = match mask.has(MaskAction::Hash) {
+            true => Some(Arc::new(Key::random().map_err(PolicyError::Random)?)),
+            false => None,
+        };
+        let tallies = [(Exit::Keep, &mask.keep), (Exit::Send, &mask.send)]
+            .map(|(exit, rules)| Arc::new(Tally::new(exit, rules)));
+        let [keep, send] = &tallies;
+        let build = |wanted: Wanted| -> Result<Masker, PolicyError> {
+            Ok(Masker {
+                keep: Rules::new("mask.keep", keep, &mask.keep, key.as_ref(), wanted)?,
+                send: Rules::new("mask.send", send, &mask.send, key.as_ref(), wanted)?,
+                credentials,
+                replaced: Replaced::default(),
+                dropping: None,
+                redacting: None,
+                told: AtomicU64::new(0),
+            })
+        };
+        let mut masker = build(Some)?;
+        if mask.has(MaskAction::DropExchange) {
+            let only = |action| Some(action).filter(|&action| action == MaskAction::DropExchange);
+            masker.dropping = Some(Box::new(build(only)?));
+        }
+        if key.is_some() {
+            masker.redacting = Some(Box::new(build(|_| Some(MaskAction::Redact))?));
+        }
+        Ok(masker)
+    }
+
+    /// What the self-check found at both exits; must be 0.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.keep.tally.failures() + self.send.tally.failures()
+    }
+
+    /// What the self-check found since this was last asked.
+    #[must_use]
+    pub fn new_failures(&self) -> u64 {
+        let now = self.failures();
+        if now == 0 {
+            return 0;
+        }
+        now.saturating_sub(self.told.fetch_max(now, Ordering::Relaxed))
+    }
+
+    /// What was masked at each exit, and what the self-check found.
+    #[must_use]
+    pub fn tallies(&self) -> [Arc<Tally>; 2] {
+        [&self.keep.tally, &self.send.tally].map(Arc::clone)
     }
 
     /// The same, for targets with credentials of their own: what they have a name for counts as a credential, whether it
@@ -239,30 +293,16 @@ impl Masker {
 
 impl Default for Masker {
     fn default() -> Masker {
-        let MaskRules { headers, fields: _, query } = Mask::default().keep;
+        let mask = Mask::default();
+        let rules = |exit, rules| Rules::named(&Arc::new(Tally::new(exit, rules)), rules, Some);
         Masker {
-            keep: Rules { headers, query, fields: Fields::default() },
-            send: Rules::default(),
+            keep: rules(Exit::Keep, &mask.keep),
+            send: rules(Exit::Send, &mask.send),
             credentials: Credentials::Skip,
             replaced: Replaced::default(),
+            dropping: None,
+            redacting: None,
+            told: AtomicU64::new(0),
         }
-    }
-}
-
-impl Rules {
-    fn new(section: &'static str, rules: &MaskRules) -> Result<Rules, PolicyError> {
-        Ok(Rules {
-            headers: rules.headers.clone(),
-            fields: Fields::new(section, &rules.fields)?,
-            query: rules.query.clone(),
-        })
-    }
-
-    fn names_header(&self, name: &[u8]) -> bool {
-        self.headers.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(name))
-    }
-
-    fn names_parameter(&self, name: &str) -> bool {
-        self.query.iter().any(|listed| listed.eq_ignore_ascii_case(name))
     }
 }

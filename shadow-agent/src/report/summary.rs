@@ -3,6 +3,7 @@
 //! Data only, in the shape of that document; durations are in seconds, times in RFC 3339, shares in `0.0..=1.0`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,6 +18,7 @@ use crate::exchange::{
     DropReason, FailReason, LostReason, Role, SkipReason, TargetInfo, Timestamp, UncomparableReason,
 };
 use crate::ledger::{self, TargetCounts};
+use crate::policy::mask::Tally;
 
 /// Counts by the name of their reason; reasons that did not occur are left out.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -46,6 +48,19 @@ pub struct Summary {
     pub kernel: KernelSummary,
     /// Exchanges entered under one endpoint, because there are more endpoints than `compare.max_endpoints`.
     pub beyond_endpoint_limit: u64,
+    /// Values masked, by exit and rule; rules that found nothing are left out.
+    pub masked: BTreeMap<&'static str, BTreeMap<String, u64>>,
+}
+
+impl Summary {
+    /// Adds what was masked.
+    pub fn count_masked(&mut self, tallies: &[Arc<Tally>]) {
+        for tally in tallies {
+            let found = tally.counts().filter(|(_, count)| *count > 0);
+            let found = found.map(|(rule, count)| (rule.to_owned(), count)).collect();
+            self.masked.insert(tally.exit().as_str(), found);
+        }
+    }
 }
 
 /// One endpoint.
@@ -244,6 +259,7 @@ pub(super) fn build(
             bytes: kernel.bytes,
         },
         beyond_endpoint_limit: pages.folded,
+        masked: BTreeMap::new(),
         verdict,
     }
 }
@@ -412,6 +428,12 @@ pub fn remedy(reason: SkipReason) -> &'static str {
         }
         SkipReason::NotRecorded => {
             "the files of select.record could not be written, or not fast enough; make room, or record less"
+        }
+        SkipReason::DropExchange => {
+            "a rule under mask with the action drop-exchange found something; with redact or hash it would be replayed"
+        }
+        SkipReason::MaskFailed => {
+            "the self-check found a value that masking should have hidden, so nothing was sent; the log names the rule, please report it"
         }
     }
 }

@@ -17,7 +17,8 @@ const LIMIT: usize = 1 << 16;
 
 fn comparer(ignore: &[&str], fields: &[&str], decodes: bool) -> Comparer {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let keep = MaskRules { fields: owned(fields), ..Mask::default().keep };
+    let fields = fields.iter().map(|path| (*path).into()).collect();
+    let keep = MaskRules { fields, ..Mask::default().keep };
     let masker = Masker::new(&Mask { keep, ..Mask::default() }, Credentials::Skip).unwrap();
     let file = DescriptorFile { path: "shop.pb".into(), descriptors: descriptors() };
     let descriptors = decodes.then_some(file);

@@ -8,9 +8,9 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use super::super::{
-    AuditPlace, Breaker, Condition, Credentials, GuardAction, GuardRule, Guards, HostHeader, Http, Missing,
-    Mode, NetNs, Order, Polarity, RecordOnly, SelectRule, Share, Side, Sizes, Stateful, Tls, TokenPlace,
-    XdpMode, show,
+    AuditPlace, Breaker, Condition, Credentials, GuardAction, GuardRule, Guards, HostHeader, Http, Mask,
+    MaskAction, MaskRule, Missing, Mode, NetNs, Order, Polarity, RecordOnly, SelectRule, Share, Side, Sizes,
+    Stateful, Tls, TokenPlace, XdpMode, show,
 };
 use super::*;
 use crate::cli::{Cli, Command};
@@ -118,8 +118,20 @@ select:
   stateful: record-only
   record: { out: /var/tmp/kept.gor.gz, rotate_size: 1MiB, keep: 3 }
 mask:
-  keep: { headers: [Authorization], fields: ["$..email"], query: [token, key] }
-  send: { headers: [cookie], fields: ["$..card.number"], query: [session] }
+  keep:
+    headers: [Authorization]
+    fields: [{ path: "$..email", action: hash }]
+    query: [token, key]
+    detectors: { email: false, card: hash }
+  send:
+    action: hash
+    headers: [cookie]
+    cookies: [sid, { name: Cart, action: redact }]
+    fields: ["$..card.number"]
+    query: [session]
+    form: [{ name: pin, action: drop-exchange }]
+    patterns: [{ name: staff, regex: "EMP-[0-9]{6}" }, { name: case, regex: "case \\d+", action: redact }]
+    detectors: { email: true, iban: drop-exchange, private_key: false }
 replay:
   credentials: strip
   rate: 500/s
@@ -209,12 +221,7 @@ fn every_key_reaches_its_field() {
     assert_eq!(sid.carried[..2], carried);
     assert_eq!(sid.carried[2..], [TokenPlace::Path(text("/carts/{token}/**"))]);
     assert_eq!(csrf.issued, [TokenPlace::Header(text("x-csrf")), TokenPlace::Field(text("$.csrf"))]);
-    assert_eq!(config.mask.keep.headers, ["authorization"]);
-    assert_eq!(config.mask.keep.fields, ["$..email"]);
-    assert_eq!(config.mask.keep.query, ["token", "key"]);
-    assert_eq!(config.mask.send.headers, ["cookie"]);
-    assert_eq!(config.mask.send.fields, ["$..card.number"]);
-    assert_eq!(config.mask.send.query, ["session"]);
+    masks(&config.mask);
     assert_eq!(config.replay.credentials, Credentials::Strip);
     let [candidate, other, secure] = &config.replay.targets[..] else { panic!() };
     assert_eq!((candidate.rate, candidate.concurrency), (Some(100.0), 4));
@@ -286,6 +293,31 @@ fn a_ramp_turns_on_the_guards_of_production_unless_they_are_said_to_be_off() {
         with("guards: { production_latency: { action: off } }"),
         (GuardAction::Off, GuardAction::StepBack)
     );
+}
+
+fn masks(mask: &Mask) {
+    use MaskAction::{DropExchange, Hash, Redact};
+    let rules = |rules: &[MaskRule]| -> Vec<_> {
+        rules.iter().map(|rule| (rule.name.clone(), rule.action)).collect()
+    };
+    let expect = |found: &[MaskRule], expected: &[(&str, MaskAction)]| {
+        let expected: Vec<_> = expected.iter().map(|(name, action)| ((*name).to_owned(), *action)).collect();
+        assert_eq!(rules(found), expected);
+    };
+    let Mask { keep, send } = mask;
+    expect(&keep.headers, &[("authorization", Redact)]);
+    expect(&keep.fields, &[("$..email", Hash)]);
+    expect(&keep.query, &[("token", Redact), ("key", Redact)]);
+    assert_eq!(keep.detectors.0, [None, Some(Hash), Some(Redact), Some(Redact), Some(Redact), Some(Redact)]);
+    expect(&send.headers, &[("cookie", Hash)]);
+    expect(&send.cookies, &[("sid", Hash), ("Cart", Redact)]);
+    expect(&send.fields, &[("$..card.number", Hash)]);
+    expect(&send.query, &[("session", Hash)]);
+    expect(&send.form, &[("pin", DropExchange)]);
+    let patterns: Vec<_> =
+        send.patterns.iter().map(|found| (&*found.name, &*found.regex, found.action)).collect();
+    assert_eq!(patterns, [("staff", "EMP-[0-9]{6}", Hash), ("case", "case \\d+", Redact)]);
+    assert_eq!(send.detectors.0, [Some(Hash), None, Some(DropExchange), None, None, None]);
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! Resolves `mask` and `compare`: the lists of names, patterns and paths.
+//! Resolves `compare`: the lists of names, patterns and paths.
 
 use http::HeaderName;
 use serde_json_path::JsonPath;
 
 use super::super::file::{self, Text};
-use super::super::{Compare, ConfigError, EndpointRule, Mask, MaskRules, Problem, units};
+use super::super::{Compare, ConfigError, EndpointRule, Problem, units};
 use super::{at_most, count, descriptors, list, not_yet, parse, read, wrong};
 
 pub(super) const MAX_RULES: usize = 256;
-const MAX_NAMES: usize = 256;
+pub(super) const MAX_NAMES: usize = 256;
 const MAX_ENDPOINTS: u64 = 10_000;
 
 fn required<T>(
@@ -22,22 +22,6 @@ fn required<T>(
         true => Err(wrong(key, path.source, Problem::Required(remedy))),
         false => parse(&key, path, how),
     }
-}
-
-pub(super) fn mask(raw: &file::Mask, default: Mask) -> Result<Mask, ConfigError> {
-    Ok(Mask {
-        keep: mask_rules("mask.keep", &raw.keep, default.keep)?,
-        send: mask_rules("mask.send", &raw.send, default.send)?,
-    })
-}
-
-fn mask_rules(key: &str, raw: &file::MaskRules, default: MaskRules) -> Result<MaskRules, ConfigError> {
-    let name = |text: &str| Ok(text.to_owned());
-    Ok(MaskRules {
-        headers: names(&format!("{key}.headers"), raw.headers.as_deref(), default.headers, header_name)?,
-        fields: names(&format!("{key}.fields"), raw.fields.as_deref(), default.fields, json_path)?,
-        query: names(&format!("{key}.query"), raw.query.as_deref(), default.query, name)?,
-    })
 }
 
 pub(super) fn names(

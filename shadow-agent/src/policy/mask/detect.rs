@@ -1,11 +1,14 @@
 //! Finds secrets and personal data in text by their own form, and replaces them by a placeholder that names the rule.
 //!
-//! It knows no configuration, and errs on the side of hiding.
+//! It knows no configuration: what is hidden of what it finds, and how, is for its callers to say. It errs on the side of
+//! hiding.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
+
+use crate::config::Detector;
 
 /// Digits of a payment card number (ISO/IEC 7812-1 allows fewer; nobody issues them).
 const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
@@ -43,32 +46,46 @@ pub(super) fn placeholder(rule: &str) -> String {
     format!("[masked: {rule}]")
 }
 
-/// The text with everything that a detector recognises replaced.
-pub(super) fn scrub(text: &str) -> Cow<'_, str> {
+/// What stands in the place of what a detector found; `None` leaves it.
+pub(super) type With<'a> = &'a dyn Fn(Detector, &str) -> Option<String>;
+
+/// The text with everything that detectors recognise replaced.
+pub(super) fn scrub<'t>(text: &'t str, with: With<'_>) -> Cow<'t, str> {
     let mut text = Cow::Borrowed(text);
-    replace(&mut text, &PRIVATE_KEY, |_| Some(placeholder("private_key")));
-    replace(&mut text, &JWT, |_| Some(placeholder("token")));
-    replace(&mut text, &ISSUED_TOKEN, |_| Some(placeholder("token")));
+    replace(&mut text, &PRIVATE_KEY, |found| with(Detector::PrivateKey, found.get(0)?.as_str()));
+    replace(&mut text, &JWT, |found| with(Detector::Token, found.get(0)?.as_str()));
+    replace(&mut text, &ISSUED_TOKEN, |found| with(Detector::Token, found.get(0)?.as_str()));
     replace(&mut text, &AUTHORIZATION, |found| {
         let scheme = found.name("scheme")?.as_str();
         let token = found.name("token")?.as_str();
-        is_token(token).then(|| format!("{scheme} {}", placeholder("token")))
+        if !is_token(token) {
+            return None;
+        }
+        with(Detector::Token, token).map(|shown| format!("{scheme} {shown}"))
     });
     // What stands before the host of a URL (RFC 3986, section 3.2.1); alone it may be a token.
     replace(&mut text, &USER_INFO, |found| {
         let user = found.name("user")?.as_str();
         let scheme = found.name("scheme").map_or("", |scheme| scheme.as_str());
-        (user.contains(':') || !scheme.is_empty()).then(|| format!("{scheme}//{}@", placeholder("user")))
+        if !user.contains(':') && scheme.is_empty() {
+            return None;
+        }
+        with(Detector::User, user).map(|shown| format!("{scheme}//{shown}@"))
     });
-    replace(&mut text, &EMAIL, |_| Some(placeholder("email")));
-    replace(&mut text, &IBAN, |found| hide_iban(found.get(0)?.as_str()));
+    replace(&mut text, &EMAIL, |found| with(Detector::Email, found.get(0)?.as_str()));
+    replace(&mut text, &IBAN, |found| hide_iban(found.get(0)?.as_str(), with));
     let before = text.clone();
     replace(&mut text, &DIGITS, |found| {
         let found = found.get(0)?;
         let fraction = before.get(..found.start()).is_some_and(ends_in_decimal_point);
-        hide_cards(found.as_str(), fraction)
+        hide_cards(found.as_str(), fraction, with)
     });
     text
+}
+
+/// Whether all of a text is one e-mail address.
+pub(super) fn is_email(text: &str) -> bool {
+    EMAIL.find(text).is_some_and(|found| found.len() == text.len())
 }
 
 /// Replaces each match for which `with` gives something.
@@ -97,14 +114,14 @@ fn ends_in_decimal_point(text: &str) -> bool {
 }
 
 /// Replaces the longest prefix of `text` that is an IBAN and ends where a word does.
-fn hide_iban(text: &str) -> Option<String> {
+fn hide_iban(text: &str, with: With<'_>) -> Option<String> {
     let ends = text.char_indices().map(|(at, char)| at + char.len_utf8()).rev();
     for end in ends {
         let (candidate, rest) = text.split_at_checked(end)?;
         let bare: String = candidate.chars().filter(|&char| char != ' ').collect();
         let whole = !rest.starts_with(|char: char| char.is_ascii_alphanumeric()) && !candidate.ends_with(' ');
         if whole && IBAN_LENGTH.contains(&bare.len()) && is_iban(&bare) {
-            return Some(placeholder("iban") + &scrub(rest));
+            return Some(with(Detector::Iban, candidate)? + &scrub(rest, with));
         }
     }
     None
@@ -124,7 +141,7 @@ fn is_iban(bare: &str) -> bool {
 /// Replaces every card number in a run of digit groups; a number spans whole groups.
 ///
 /// `fraction` says that the run is what follows a decimal point.
-fn hide_cards(run: &str, fraction: bool) -> Option<String> {
+fn hide_cards(run: &str, fraction: bool, with: With<'_>) -> Option<String> {
     let mut groups: Vec<(usize, &str)> = Vec::new();
     for group in run.split([' ', '-']) {
         let at = groups.last().map_or(0, |(at, group)| at + group.len() + 1);
@@ -138,9 +155,10 @@ fn hide_cards(run: &str, fraction: bool) -> Option<String> {
             Some(count) => {
                 let (start, _) = groups.get(first)?;
                 let (last, group) = groups.get(first + count - 1)?;
+                let end = last + group.len();
                 hidden.push_str(run.get(shown_to..*start)?);
-                hidden.push_str(&placeholder("card"));
-                shown_to = last + group.len();
+                hidden.push_str(&with(Detector::Card, run.get(*start..end)?)?);
+                shown_to = end;
                 first += count;
             }
             None => first += 1,
@@ -191,6 +209,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn scrub(text: &str) -> Cow<'_, str> {
+        super::scrub(text, &|detector, _| Some(placeholder(detector.as_str())))
+    }
+
+    #[test]
+    fn a_detector_that_is_off_leaves_what_it_would_find() {
+        let cases = [
+            (Detector::Email, "bob@example.com"),
+            (Detector::Card, "4111 1111 1111 1111"),
+            (Detector::Iban, "DE89370400440532013000"),
+            (Detector::Token, "AKIAIOSFODNN7EXAMPLE"),
+            (Detector::PrivateKey, "-----BEGIN PRIVATE KEY-----x-----END PRIVATE KEY-----"),
+            (Detector::User, "//bob:x@h"),
+        ];
+        for (only, _) in cases {
+            for (detector, text) in cases {
+                let scrubbed = super::scrub(text, &|found, _| (found == only).then(|| "X".to_owned()));
+                assert_eq!(scrubbed != text, detector == only, "{only}: {text}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_recognised_is_replaced() {

@@ -2,12 +2,13 @@
 //!
 //! It works on parsed values, and says which strings it could not look into; what that means is decided by its callers.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use serde_json_path::JsonPath;
 
-use crate::policy::PolicyError;
+use super::rules::Hit;
+use crate::policy::{PolicyError, credentials};
 
 /// JSON inside strings inside JSON is followed so many levels deep.
 pub(super) const MAX_NESTING: usize = 8;
@@ -41,7 +42,7 @@ pub(super) fn push_step(pointer: &mut String, step: Step<'_>) {
 
 /// The fields of one section of the configuration.
 #[derive(Debug, Default)]
-pub(super) struct Fields(Vec<JsonPath>);
+pub(super) struct Fields(Vec<(JsonPath, Hit)>);
 
 /// What became of a document.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,27 +56,48 @@ pub(super) struct Masked {
 impl Masked {
     /// Whether a location is in a replaced node.
     pub(super) fn covers(&self, pointer: &str) -> bool {
-        self.replaced.iter().any(|replaced| is_at_or_below(pointer, replaced))
+        let ends = pointer.match_indices('/').map(|(at, _)| at).chain([pointer.len()]);
+        ends.filter_map(|end| pointer.get(..end)).any(|ancestor| self.replaced.contains(ancestor))
     }
 }
 
 impl Fields {
     /// # Errors
     /// When one of them is not a JSON path.
-    pub(super) fn new(section: &'static str, paths: &[String]) -> Result<Fields, PolicyError> {
-        let parse = |path: &String| {
-            JsonPath::parse(path).map_err(|source| PolicyError::JsonPath {
-                section,
-                path: path.clone(),
-                source,
-            })
+    pub(super) fn new<'a>(
+        section: &'static str,
+        paths: impl Iterator<Item = (&'a str, Hit)>,
+    ) -> Result<Fields, PolicyError> {
+        let parse = |(path, hit): (&str, Hit)| match JsonPath::parse(path) {
+            Ok(parsed) => Ok((parsed, hit)),
+            Err(source) => Err(PolicyError::JsonPath { section, path: path.to_owned(), source }),
         };
-        Ok(Fields(paths.iter().map(parse).collect::<Result<_, _>>()?))
+        Ok(Fields(paths.map(parse).collect::<Result<_, _>>()?))
     }
 
     /// Whether there is no rule, so that nothing has to be parsed.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The rule that names a parameter of a form as a member of an object: `email`, and `user[email]` or `user.email` as a
+    /// member of a member, too.
+    pub(super) fn names(&self, name: &str) -> Option<Hit> {
+        if self.is_empty() {
+            return None;
+        }
+        let named = |steps: &mut dyn Iterator<Item = &str>| {
+            let within = |inner: Value, step: &str| Value::Object(Map::from_iter([(step.to_owned(), inner)]));
+            let document = steps.fold(Value::String(String::new()), within);
+            self.0.iter().find(|(path, _)| !path.query(&document).is_empty()).map(|(_, hit)| *hit)
+        };
+        named(&mut std::iter::once(name)).or_else(|| named(&mut credentials::steps(name).rev()))
+    }
+
+    /// The first rule by which there is a value in a document that is not as `is_masked` wants it.
+    pub(super) fn find_unmasked(&self, document: &Value, is_masked: fn(&Value) -> bool) -> Option<Hit> {
+        let shown = |path: &JsonPath| path.query(document).iter().any(|value| !is_masked(value));
+        self.0.iter().find(|(path, _)| shown(path)).map(|(_, hit)| *hit)
     }
 
     /// Replaces every field by what `with` makes of it, and every opaque string by what `opaque` makes of it.
@@ -85,8 +107,8 @@ impl Fields {
     pub(super) fn mask(
         &self,
         document: &mut Value,
-        with: fn(&Value) -> Value,
-        opaque: fn(&str) -> String,
+        with: &dyn Fn(&Value, Hit) -> Value,
+        opaque: &dyn Fn(&str) -> String,
     ) -> Masked {
         let mut masked = Masked::default();
         let mut nested = Vec::new();
@@ -94,15 +116,18 @@ impl Fields {
         let roots = std::iter::once(String::new()).chain(nested.iter().cloned());
         for root in roots.collect::<BTreeSet<_>>() {
             let Some(node) = document.pointer(&root) else { continue };
-            let found: BTreeSet<String> = self
-                .0
-                .iter()
-                .flat_map(|path| path.query_located(node))
-                .map(|found| format!("{root}{}", found.location().to_json_pointer()))
-                .collect();
-            for pointer in found {
-                if let Some(node) = document.pointer_mut(&pointer) {
-                    *node = with(node);
+            let mut found: BTreeMap<String, Hit> = BTreeMap::new();
+            for (path, hit) in &self.0 {
+                for place in path.query_located(node) {
+                    let pointer = format!("{root}{}", place.location().to_json_pointer());
+                    found.entry(pointer).or_insert(*hit);
+                }
+            }
+            for (pointer, hit) in found {
+                if !masked.covers(&pointer)
+                    && let Some(node) = document.pointer_mut(&pointer)
+                {
+                    *node = with(node, hit);
                     masked.replaced.insert(pointer);
                 }
             }
@@ -122,10 +147,6 @@ impl Fields {
         }
         masked
     }
-}
-
-fn is_at_or_below(pointer: &str, ancestor: &str) -> bool {
-    pointer.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Replaces strings that hold documents by these, outer before inner, and notes where.
@@ -171,7 +192,7 @@ fn unfold(
 }
 
 /// The document that a string holds, when it is an object, an array, or again a string.
-fn document_in(text: &str) -> Option<Value> {
+pub(super) fn document_in(text: &str) -> Option<Value> {
     if !text.trim_start().starts_with(['{', '[', '"']) || repeats_a_key(text.as_bytes()) {
         return None;
     }
@@ -241,13 +262,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::MaskAction;
+
+    fn fields(paths: &[&str]) -> Fields {
+        let hit = Hit { action: MaskAction::Redact, rule: 0 };
+        Fields::new("mask.keep", paths.iter().map(|path| (*path, hit))).unwrap()
+    }
 
     #[track_caller]
     fn check(paths: &[&str], document: Value, expected: Value) {
-        let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
         let mut masked = document.clone();
-        let result =
-            Fields::new("mask.keep", &paths).unwrap().mask(&mut masked, |_| json!("X"), str::to_owned);
+        let result = fields(paths).mask(&mut masked, &|_, _| json!("X"), &str::to_owned);
         assert_eq!(masked, expected, "{document} with {paths:?}");
         assert_eq!(result.replaced.is_empty(), masked == document);
     }
@@ -281,7 +306,7 @@ mod tests {
     fn strings_that_cannot_be_looked_into_are_named() {
         let deepest =
             |levels: usize| (0..levels).fold(json!({"e": 1}), |inner, _| json!({ "p": inner.to_string() }));
-        let fields = Fields::new("mask.keep", &["$..e".to_owned()]).unwrap();
+        let fields = fields(&["$..e"]);
         let cases = [
             (json!({"a": "see {\"e\":\"bob\"}"}), 1),
             (json!({"a": "{\"e\":\"bob"}), 1),
@@ -291,7 +316,7 @@ mod tests {
             (deepest(MAX_NESTING + 1), 1),
         ];
         for (mut document, opaque) in cases {
-            let masked = fields.mask(&mut document, |_| Value::Null, str::to_owned);
+            let masked = fields.mask(&mut document, &|_, _| Value::Null, &str::to_owned);
             assert_eq!(masked.opaque.len(), opaque, "{document}");
         }
     }

@@ -1,7 +1,7 @@
 //! Makes values as people and disks may see them. It is the only place where a [`Kept`] comes from.
 //!
-//! Every value passes configured rules, then the detectors of `detect`, then a limit on its length, in this order, so
-//! that a cut never hides a secret from a detector.
+//! Every value passes what is configured by name, then patterns and detectors, then a limit on its length, in this order,
+//! so that a cut never hides a secret from a detector.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::fields::{Masked, Step, pointer, push_step, resembles_json};
 use super::members::Shown;
-use super::{Kept, Masker, detect};
+use super::rules::Hit;
+use super::{Kept, Masker, check, cookies, detect};
 use crate::content;
 use crate::exchange::Request;
 use crate::policy::credentials;
@@ -59,7 +60,7 @@ impl Document<'_> {
         path.iter()
             .position(|step| {
                 push_step(&mut at, *step);
-                let named = matches!(step, Step::Key(name) if self.masker.hides_member(name));
+                let named = matches!(step, Step::Key(name) if self.masker.member(name).is_some());
                 named || self.masked.replaced.contains(&at)
             })
             .map(|position| position + 1)
@@ -76,7 +77,7 @@ impl Masker {
     /// A method, or the name of a field, not shortened.
     #[must_use]
     pub fn keep_token(&self, token: &[u8]) -> Kept<String> {
-        Kept(detect::scrub(&String::from_utf8_lossy(token)).into_owned())
+        Kept(self.keep.scrub(&String::from_utf8_lossy(token)).into_owned())
     }
 
     /// The value of a header field: hidden when the rules or the built-in list of credentials name the field.
@@ -92,14 +93,27 @@ impl Masker {
     }
 
     fn header(&self, name: &[u8], value: &[u8], extent: Extent) -> Kept<String> {
-        if self.keep.names_header(name) || is_credential(name) || is_set_cookie(name) {
-            return Kept(detect::placeholder("header"));
+        let text = String::from_utf8_lossy(value);
+        if let Some(hit) = self.keep.header(name) {
+            return Kept(self.keep.cover(hit, "header", &text));
+        }
+        if let (Some(kind), true) = (cookies::kind(name), self.keep.tells_cookies()) {
+            let cookie = |name: &str, value: &str| {
+                let hit = self.keep.cookie(name.as_bytes()).or_else(|| self.keep.parameter(name))?;
+                Some(self.keep.cover(hit, "cookie", value))
+            };
+            let shown = cookies::masked(kind, &text, &cookie).unwrap_or_else(|| text.into_owned());
+            return self.keep_loose(&shown, extent);
         }
         // An authority has no user information in HTTP (RFC 9110, section 4.2.4); who sends it sends a password.
-        if name.eq_ignore_ascii_case(b"host") && value.contains(&b'@') {
-            return Kept(detect::placeholder("user"));
+        let user = name.eq_ignore_ascii_case(b"host") && value.contains(&b'@');
+        match self.keep.credentials() {
+            Some(hit) if is_credential(name) || is_set_cookie(name) => {
+                Kept(self.keep.cover(hit, "header", &text))
+            }
+            Some(hit) if user => Kept(self.keep.cover(hit, "user", &text)),
+            _ => self.keep_loose(&text, extent),
         }
-        self.keep_loose(&String::from_utf8_lossy(value), extent)
     }
 
     /// A cookie that a response sets: its name and attributes, never its value.
@@ -158,8 +172,8 @@ impl Masker {
             return Document { masker: self, document: Cow::Borrowed(document), masked: Masked::default() };
         }
         let mut document = document.clone();
-        let field = |_: &Value| Value::String(detect::placeholder("field"));
-        let masked = self.keep.fields.mask(&mut document, field, |text| digest(text.as_bytes()));
+        let field = |value: &Value, hit: Hit| self.keep.cover_value(hit, value);
+        let masked = self.keep.fields.mask(&mut document, &field, &|text| digest(text.as_bytes()));
         Document { masker: self, document: Cow::Owned(document), masked }
     }
 
@@ -229,7 +243,7 @@ impl Masker {
         if matches!(self.hide_parameters(text), Cow::Owned(_)) {
             return Some(detect::placeholder("query"));
         }
-        let Cow::Owned(scrubbed) = detect::scrub(text) else { return None };
+        let Cow::Owned(scrubbed) = self.keep.scrub(text) else { return None };
         // The placeholder says why; what stands around it may be the rest of the same datum.
         Some(match (scrubbed.find("[masked: "), scrubbed.find(']')) {
             (Some(start), Some(end)) if start < end => {
@@ -245,23 +259,26 @@ impl Masker {
             None => (raw, None),
         };
         let shown_name = self.piece(raw_name);
-        match value {
-            Some(_) if self.hides_parameter(name) => format!("{shown_name}={}", detect::placeholder("query")),
-            Some(value) => format!("{shown_name}={}", self.piece(value)),
-            None => shown_name,
+        match (value, self.keep.parameter(name)) {
+            (Some(value), Some(hit)) => {
+                let decoded = percent_decode(value);
+                let shown = self.keep.cover(hit, "query", &String::from_utf8_lossy(&decoded));
+                format!("{shown_name}={shown}")
+            }
+            (Some(value), None) => format!("{shown_name}={}", self.piece(value)),
+            (None, _) => shown_name,
         }
-    }
-
-    pub(super) fn hides_parameter(&self, name: &str) -> bool {
-        credentials::is_member(name)
-            || self.keep.names_parameter(name)
-            || credentials::steps(name).any(|step| self.keep.names_parameter(step))
     }
 
     /// What every value goes through in the end.
     fn finish(&self, text: &str, extent: Extent) -> Kept<String> {
         let scanned = if extent == Extent::Whole { text } else { prefix(text, MAX_SCANNED) };
-        let scrubbed = self.scrub_decoded(scanned);
+        let mut scrubbed = self.scrub_decoded(scanned);
+        if self.keep.tally.turn(check::ONE_IN)
+            && let Some(hidden) = self.still_shows(&scrubbed)
+        {
+            scrubbed = Cow::Owned(hidden);
+        }
         if extent == Extent::Whole {
             return Kept(scrubbed.into_owned());
         }
@@ -279,21 +296,7 @@ impl Masker {
 
     /// A text without what has to be hidden, even behind percent-encoding; then it is shown without that encoding.
     pub(super) fn scrub_decoded<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut shown = self.scrub(text);
-        let mut decoded = Cow::Borrowed(&*shown);
-        let mut hidden = None;
-        for _ in 0..MAX_DECODINGS {
-            let Some(next) = decodings(decoded.as_bytes()).next() else { break };
-            decoded = Cow::Owned(String::from_utf8_lossy(&next).into_owned());
-            if let Cow::Owned(scrubbed) = self.scrub(&decoded) {
-                hidden = Some(scrubbed.clone());
-                decoded = Cow::Owned(scrubbed);
-            }
-        }
-        if let Some(hidden) = hidden {
-            shown = Cow::Owned(hidden);
-        }
-        shown
+        through_encodings(text, |text| self.scrub(text))
     }
 
     fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
@@ -304,7 +307,7 @@ impl Masker {
         if let Cow::Owned(hidden) = self.hide_parameters(&text) {
             text = Cow::Owned(hidden);
         }
-        if let Cow::Owned(scrubbed) = detect::scrub(&text) {
+        if let Cow::Owned(scrubbed) = self.keep.scrub(&text) {
             text = Cow::Owned(scrubbed);
         }
         text
@@ -320,18 +323,17 @@ impl Masker {
             let (before, value) = (text.get(shown_to..equals), text.get(equals + 1..));
             let (Some(before), Some(value)) = (before, value) else { continue };
             let name = before.rsplit(separates).next().unwrap_or_default();
-            if !self.hides_parameter(&parameter_name(name.as_bytes())) {
-                continue;
-            }
+            let Some(hit) = self.keep.parameter(&parameter_name(name.as_bytes())) else { continue };
             let (quote, value) = quoted(value);
             if value.starts_with("[masked: ") {
                 continue;
             }
+            let length = value_end(quote, value);
             hidden.push_str(before);
             hidden.push('=');
             hidden.push_str(quote);
-            hidden.push_str(&detect::placeholder("query"));
-            shown_to = equals + 1 + quote.len() + value_end(quote, value);
+            hidden.push_str(&self.keep.cover(hit, "query", value.get(..length).unwrap_or_default()));
+            shown_to = equals + 1 + quote.len() + length;
         }
         if shown_to == 0 {
             return Cow::Borrowed(text);
@@ -339,6 +341,28 @@ impl Masker {
         hidden.push_str(text.get(shown_to..).unwrap_or_default());
         Cow::Owned(hidden)
     }
+}
+
+/// A text without what `scrub` takes from it, even behind percent-encoding; then it is shown without that encoding.
+pub(super) fn through_encodings<'a>(text: &'a str, scrub: impl Fn(&str) -> Cow<'_, str>) -> Cow<'a, str> {
+    let mut shown = match scrub(text) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(scrubbed) => Cow::Owned(scrubbed),
+    };
+    let mut decoded = Cow::Borrowed(&*shown);
+    let mut hidden = None;
+    for _ in 0..MAX_DECODINGS {
+        let Some(next) = decodings(decoded.as_bytes()).next() else { break };
+        decoded = Cow::Owned(String::from_utf8_lossy(&next).into_owned());
+        if let Cow::Owned(scrubbed) = scrub(&decoded) {
+            hidden = Some(scrubbed.clone());
+            decoded = Cow::Owned(scrubbed);
+        }
+    }
+    if let Some(hidden) = hidden {
+        shown = Cow::Owned(hidden);
+    }
+    shown
 }
 
 /// The quote that a value begins with, escaped or not, and what stands behind it.

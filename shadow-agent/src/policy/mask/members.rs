@@ -9,7 +9,8 @@ use regex::Regex;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use super::{Masker, detect};
+use super::Masker;
+use super::rules::Hit;
 
 /// The longest name looked at, in bytes.
 const MAX_NAME: usize = 64;
@@ -38,9 +39,12 @@ static ELEMENT: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 impl Masker {
-    /// Whether the value of a member is hidden because of its name.
-    pub(super) fn hides_member(&self, name: &str) -> bool {
-        name.len() <= MAX_NAME && (self.hides_parameter(name) || self.keep.names_header(name.as_bytes()))
+    /// The rule by which the value of a member is hidden because of its name.
+    pub(super) fn member(&self, name: &str) -> Option<Hit> {
+        if name.len() > MAX_NAME {
+            return None;
+        }
+        self.keep.parameter(name).or_else(|| self.keep.header(name.as_bytes()))
     }
 
     /// Hides the values of such members in running text. A value of which the end is not plain to see is hidden with
@@ -52,16 +56,18 @@ impl Masker {
             let (Some(whole), Some(name)) = (found.get(0), found.name("name")) else { continue };
             let value = text.get(whole.end()..).unwrap_or_default();
             let is_hidden = value.trim_start_matches(['"', '\'', '\\']).starts_with("[masked: ");
-            if whole.start() < shown_to || is_hidden || !self.hides_member(name.as_str()) {
+            if whole.start() < shown_to || is_hidden {
                 continue;
             }
+            let Some(hit) = self.member(name.as_str()) else { continue };
             let escaped = found.name("escape").is_some_and(|escape| !escape.is_empty());
             let length = match LITERAL.find(value) {
                 Some(literal) if !escaped => literal.end(),
                 _ => value.len(),
             };
             hidden.push_str(text.get(shown_to..whole.end()).unwrap_or_default());
-            hidden.push_str(&detect::placeholder("field"));
+            let literal = value.get(..length).unwrap_or_default().trim_matches(['"', '\'', '\\']);
+            hidden.push_str(&self.keep.cover(hit, "field", literal));
             shown_to = whole.end() + length;
         }
         if shown_to == 0 {
@@ -83,11 +89,12 @@ impl Masker {
             };
             let inner = value.as_str().trim();
             let is_empty = inner.is_empty() || tag.as_str().ends_with("/>");
-            if is_empty || inner.starts_with("[masked: ") || !self.hides_member(name.as_str()) {
+            if is_empty || inner.starts_with("[masked: ") {
                 continue;
             }
+            let Some(hit) = self.member(name.as_str()) else { continue };
             hidden.push_str(text.get(shown_to..value.start()).unwrap_or_default());
-            hidden.push_str(&detect::placeholder("field"));
+            hidden.push_str(&self.keep.cover(hit, "field", inner));
             shown_to = value.end();
         }
         if shown_to == 0 {
@@ -109,13 +116,16 @@ impl Serialize for Shown<'_> {
             Value::Object(members) => {
                 let mut map = serializer.serialize_map(Some(members.len()))?;
                 for (name, member) in members {
-                    if masker.hides_member(name) {
-                        map.serialize_entry(name, &detect::placeholder("field"))?;
-                    } else {
-                        map.serialize_entry(name, &Shown(member, masker))?;
+                    match masker.member(name) {
+                        Some(hit) => map.serialize_entry(name, &masker.keep.cover_value(hit, member))?,
+                        None => map.serialize_entry(name, &Shown(member, masker))?,
                     }
                 }
                 map.end()
+            }
+            // As text, with what JSON escapes in it, it may no longer match.
+            Value::String(text) if masker.keep.has_patterns() => {
+                serializer.serialize_str(&masker.keep.scrub(text))
             }
             other => other.serialize(serializer),
         }

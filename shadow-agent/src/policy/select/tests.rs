@@ -176,7 +176,7 @@ fn a_sample_has_its_size_and_contains_every_smaller_one() {
     let selector = selector(&[("/a", 0.5)], Credentials::Skip);
     for id in 0..100 {
         exchange.id = ExchangeId(id);
-        let plan = Plan { share: Share(0.5) };
+        let plan = Plan { mode: Mode::Send, share: Share(0.5) };
         let expected = if half.contains(&id) { Ok(plan) } else { Err(SkipReason::Sampled) };
         assert_eq!(selector.decide(&exchange), expected);
     }

@@ -127,6 +127,18 @@ fn impossible_values_are_refused_with_key_line_value_and_remedy() {
         ("select: { stateful: record-only }", "line 3 of F: select.record.out: required by the mode record-only; name a file such as /var/lib/shadow-agent/kept.gor.gz".to_owned()),
         ("select: { stateful: record-only, record: { out: kept.txt } }", "line 3 of F: select.record.out: `kept.txt` is of no kind that can be written; end its name in .gor, .gor.gz, .har or .pcapng".to_owned()),
         ("mask: { keep: { headers: [\"a b\"] } }", "line 3 of F: mask.keep.headers[0]: `a b` is not a header name; write letters, digits and dashes, such as x-api-key".to_owned()),
+        ("mask: { send: { cookies: [\"a b\"] } }", "line 3 of F: mask.send.cookies[0]: `a b` is not the name of a cookie; write letters, digits, dashes and underscores, such as session_id".to_owned()),
+        ("mask: { send: { action: drop } }", "line 3 of F: mask.send.action: `drop` is not possible; write redact, hash or drop-exchange".to_owned()),
+        ("mask: { send: { query: [{ name: a, action: hide }] } }", "line 3 of F: mask.send.query[0].action: `hide` is not possible; write redact, hash or drop-exchange".to_owned()),
+        ("mask: { send: { query: [{ action: hash }] } }", "line 3 of F: mask.send.query[0]: the entry needs a `name`, or a `path` of JSON, and not both; write one such as { name: email, action: hash }".to_owned()),
+        ("mask: { send: { query: [{ name: a, path: b }] } }", "line 3 of F: mask.send.query[0]: the entry needs a `name`, or a `path` of JSON, and not both; write one such as { name: email, action: hash }".to_owned()),
+        ("mask: { send: { detectors: { email: maybe } } }", "line 3 of F: mask.send.detectors.email: `maybe` is not possible; write true, false, redact, hash or drop-exchange".to_owned()),
+        ("mask: { send: { patterns: [{ name: Staff, regex: a }] } }", "line 3 of F: mask.send.patterns[0].name: `Staff` cannot be the name of a pattern; write up to 32 lower-case letters, digits, dashes and underscores, a letter first".to_owned()),
+        ("mask: { send: { patterns: [{ regex: a }] } }", "line 3 of F: mask.send.patterns[0].name: required, and nothing was given; give each pattern a name and a regex".to_owned()),
+        ("mask: { send: { patterns: [{ name: a }] } }", "line 3 of F: mask.send.patterns[0].regex: required, and nothing was given; give each pattern a name and a regex".to_owned()),
+        ("mask: { send: { patterns: [{ name: a, regex: a }, { name: a, regex: b }] } }", "line 3 of F: mask.send.patterns[1].name: `a` is the name of another pattern too; give each its own".to_owned()),
+        ("mask: { send: { patterns: [{ name: a, regex: \"a*\" }] } }", "line 3 of F: mask.send.patterns[0].regex: `a*` matches the empty text, and so everywhere; write an expression that needs at least one character".to_owned()),
+        ("mask: { send: { patterns: [{ name: a, regex: \"(b\" }] } }", "line 3 of F: mask.send.patterns[0].regex: `(b` is not a regular expression that can be used (unclosed group); write one such as EMP-[0-9]{6}".to_owned()),
         ("compare: { endpoints: [{ path: \"/a/{id\" }] }", "line 3 of F: compare.endpoints[0].path: `/a/{id` is not an endpoint pattern; write a path in which whole segments may be {names}, such as /users/{id}".to_owned()),
         ("compare: { max_endpoints: 10001 }", out_of("compare.max_endpoints", "10001", "1", "10000")),
         ("verdict: { confidence: 100% }", out_of("verdict.confidence", "100%", "50%", "99.99%")),
@@ -146,6 +158,36 @@ fn impossible_values_are_refused_with_key_line_value_and_remedy() {
         refused.starts_with("line 3 of F: mask.send.fields[0]: `$..[` is not a JSON path of RFC 9535 ("),
         "{refused}"
     );
+}
+
+#[test]
+fn patterns_are_bounded_in_number_length_name_and_memory() {
+    use super::super::super::resolve::mask::{MAX_PATTERN, MAX_PATTERN_NAME, MAX_PATTERNS};
+    let load = |patterns: &str| {
+        load_from(&third(&format!("mask: {{ send: {{ patterns: [{patterns}] }} }}")), &[], "")
+    };
+    let one = |name: &str, regex: &str| format!("{{ name: {name}, regex: \"{regex}\" }}");
+    let many = |count: usize| {
+        (0..count).map(|number| one(&format!("p{number}"), "a")).collect::<Vec<_>>().join(", ")
+    };
+    for (fits, beyond, said) in [
+        (many(MAX_PATTERNS), many(MAX_PATTERNS + 1), "33 entries are more than the 32 possible"),
+        (
+            one("a", &"b".repeat(MAX_PATTERN)),
+            one("a", &"b".repeat(MAX_PATTERN + 1)),
+            "the expression has 1025 bytes, more than the 1024 possible",
+        ),
+        (
+            one(&"n".repeat(MAX_PATTERN_NAME), "a"),
+            one(&"n".repeat(MAX_PATTERN_NAME + 1), "a"),
+            "cannot be the name of a pattern",
+        ),
+        (one("a", "b{1000}"), one("a", "b{1000}{1000}"), "is not a regular expression that can be used"),
+    ] {
+        load(&fits).unwrap();
+        let refused = load(&beyond).unwrap_err();
+        assert!(refused.contains(said), "{refused}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::config::{Credentials, Mask, MaskRules};
 use crate::policy::fixture::{documents, request};
 
 fn masker(fields: &[&str]) -> Masker {
-    let fields = fields.iter().map(|path| (*path).to_owned()).collect();
+    let fields = fields.iter().map(|path| (*path).into()).collect();
     let keep = MaskRules { fields, ..Mask::default().keep };
     Masker::new(&Mask { keep, ..Mask::default() }, Credentials::Skip).unwrap()
 }

@@ -9,21 +9,22 @@ use serde_json::{Map, Value};
 
 use super::super::fields::{repeats_a_key, resembles_json};
 use super::super::keep::digest;
+use super::super::multipart::{Multipart, Part};
+use super::super::rules::Hit;
 use super::super::send::MAX_UNMASKED;
 use super::super::{Masker, detect};
 use super::encoded;
 use crate::content;
 use crate::exchange::{Headers, SkipReason};
-use crate::policy::credentials;
 use crate::policy::target::{parameter_name, percent_decode};
 
 const UNMASKABLE: SkipReason = SkipReason::Unmaskable;
 
 /// Media types that hold nothing a rule could name, whatever their bytes look like.
-const OPAQUE: &[&str] = &["image/", "audio/", "video/", "font/"];
+pub(in crate::policy::mask) const OPAQUE: &[&str] = &["image/", "audio/", "video/", "font/"];
 
 /// What gzip and Zstandard begin with, which does not belong in text: a content coding that nobody tells.
-const COMPRESSED: &[&[u8]] = &[&[0x1F, 0x8B, 8], &[0x28, 0xB5, 0x2F, 0xFD]];
+pub(in crate::policy::mask) const COMPRESSED: &[&[u8]] = &[&[0x1F, 0x8B, 8], &[0x28, 0xB5, 0x2F, 0xFD]];
 
 /// What a part of a form says that it is (RFC 7578, section 4.2), whatever the type of the whole.
 #[expect(clippy::expect_used, reason = "a constant pattern; tests of this module compile it")]
@@ -68,8 +69,11 @@ impl Masker {
         if is_text && COMPRESSED.iter().any(|magic| plain.starts_with(magic)) {
             return Err(UNMASKABLE);
         }
+        if let Some(parts) = Multipart::parse(headers, &plain) {
+            return parts.masked(&|part| self.part(part, has_fields));
+        }
         let in_parts = media_type.starts_with("multipart/") || DISPOSITION.is_match(&plain);
-        if in_parts && part_names(&plain).any(|name| self.hides_field(&name)) {
+        if in_parts && part_names(&plain).any(|name| self.keep.form_field(&name).is_some()) {
             return Err(UNMASKABLE);
         }
         match std::str::from_utf8(&plain) {
@@ -89,6 +93,37 @@ impl Masker {
         let narrow: Vec<u8> = plain.iter().copied().filter(|&byte| byte != 0).collect();
         let narrow = String::from_utf8_lossy(&narrow);
         (!self.keep.fields.is_empty() && resembles_json(&narrow)) || self.loose(&narrow).is_some()
+    }
+
+    /// A part of a form: its content when a rule names it, and what is found in it when it is text.
+    fn part(&self, part: &Part<'_>, has_fields: bool) -> Result<Option<Bytes>, SkipReason> {
+        if let Some(hit) = part.names.iter().find_map(|name| self.keep.form_field(name)) {
+            let covered = self.keep.cover(hit, "field", &String::from_utf8_lossy(part.body));
+            return Ok(Some(covered.into()).filter(|covered: &Bytes| covered != part.body));
+        }
+        if self.loose(&String::from_utf8_lossy(part.head)).is_some() || part.is_encoded {
+            return Err(UNMASKABLE);
+        }
+        if OPAQUE.iter().any(|opaque| part.media_type.starts_with(opaque)) {
+            return Ok(None);
+        }
+        if self.hides_between_zeros(part.body) || COMPRESSED.iter().any(|magic| part.body.starts_with(magic))
+        {
+            return Err(UNMASKABLE);
+        }
+        if (content::is_json(&part.media_type) || content::begins_like_json(part.body))
+            && let Some(masked) = self.documents(part.body)
+        {
+            return masked;
+        }
+        match std::str::from_utf8(part.body) {
+            Ok(text) if has_fields && resembles_json(text) => Err(UNMASKABLE),
+            Ok(text) => Ok(self.loose(text).map(Bytes::from)),
+            Err(_) if has_fields || self.loose(&String::from_utf8_lossy(part.body)).is_some() => {
+                Err(UNMASKABLE)
+            }
+            Err(_) => Ok(None),
+        }
     }
 
     /// One JSON document, or several one behind the other; nothing when it is something else.
@@ -117,8 +152,8 @@ impl Masker {
         let mut changed = false;
         if !self.keep.fields.is_empty() {
             let mut masked = document.clone();
-            let field = |_: &Value| Value::String(detect::placeholder("field"));
-            let found = self.keep.fields.mask(&mut masked, field, |text| digest(text.as_bytes()));
+            let field = |value: &Value, hit: Hit| self.keep.cover_value(hit, value);
+            let found = self.keep.fields.mask(&mut masked, &field, &|text| digest(text.as_bytes()));
             // Documents in strings were written anew, which is no reason to change anything.
             if !(found.replaced.is_empty() && found.opaque.is_empty()) && masked != *document {
                 *document = masked;
@@ -137,7 +172,7 @@ impl Masker {
             Value::String(text) => replace(text, self.loose(text)),
             Value::Number(number) => {
                 let text = number.to_string();
-                let Cow::Owned(hidden) = detect::scrub(&text) else { return false };
+                let Cow::Owned(hidden) = self.keep.scrub(&text) else { return false };
                 *value = Value::String(hidden);
                 true
             }
@@ -147,36 +182,25 @@ impl Masker {
 
     fn members_masked(&self, members: &mut Map<String, Value>) -> bool {
         let mut changed = false;
-        let mut renamed = Vec::new();
+        let mut names = Vec::new();
         // A list of fields, as those of a form.
-        let hides = |member: &str| {
-            members.get(member).and_then(Value::as_str).is_some_and(|name| self.hides_member(name))
-        };
-        let is_secret = hides("name") || hides("key");
+        let hides =
+            |member: &str| members.get(member).and_then(Value::as_str).and_then(|name| self.member(name));
+        let secret = hides("name").or_else(|| hides("key"));
         for (name, member) in members.iter_mut() {
-            let hidden = || Value::String(detect::placeholder("field"));
-            if !(self.hides_member(name) || is_secret && name == "value") {
-                changed |= self.value_masked(member);
-            } else if *member != hidden() {
-                *member = hidden();
-                changed = true;
+            match self.member(name).or_else(|| secret.filter(|_| name == "value")) {
+                None => changed |= self.value_masked(member),
+                Some(hit) => {
+                    let hidden = self.keep.cover_value(hit, member);
+                    changed |= *member != hidden;
+                    *member = hidden;
+                }
             }
             if let Some(masked) = self.loose(name) {
-                renamed.push((name.clone(), masked));
+                names.push((name.clone(), masked));
             }
         }
-        for (name, masked) in renamed {
-            let Some(member) = members.remove(&name) else { continue };
-            let mut free = masked.clone();
-            let mut number = 1_u64;
-            while members.contains_key(&free) {
-                number += 1;
-                free = format!("{masked} {number}");
-            }
-            members.insert(free, member);
-            changed = true;
-        }
-        changed
+        changed | renamed(members, names)
     }
 
     /// A form (WHATWG URL, section 5.1).
@@ -207,37 +231,26 @@ impl Masker {
         let (raw_name, value) = (parts.next().unwrap_or_default(), parts.next());
         let decoded = percent_decode(value.unwrap_or(raw_name));
         let decoded = String::from_utf8_lossy(&decoded);
-        let is_field = value.is_some() && self.names_field(&name);
-        let shown = if is_field || matches!(self.hide_members(&decoded), Cow::Owned(_)) {
-            let name = if value.is_some() { self.parameter("", raw_name) + "=" } else { String::new() };
-            name + &detect::placeholder("field")
-        } else {
-            self.parameter(&name, &spaced)
+        // What a rule of parameters names is shown as one.
+        let field =
+            self.keep.form_field(&name).filter(|_| value.is_some() && self.keep.parameter(&name).is_none());
+        let hidden = match (field, self.hide_members(&decoded)) {
+            (Some(hit), _) => Some(self.keep.cover(hit, "field", &decoded)),
+            (None, Cow::Owned(_)) => Some(detect::placeholder("field")),
+            (None, Cow::Borrowed(_)) => None,
+        };
+        let shown = match hidden {
+            Some(hidden) => {
+                let name = if value.is_some() { self.parameter("", raw_name) + "=" } else { String::new() };
+                name + &hidden
+            }
+            None => self.parameter(&name, &spaced),
         };
         if shown == String::from_utf8_lossy(&spaced) {
             return None;
         }
         let masked = encoded(&shown, |byte| byte.is_ascii_graphic() && byte != b'&').into_owned();
         (masked != raw).then_some(masked)
-    }
-
-    fn hides_field(&self, name: &str) -> bool {
-        self.hides_parameter(name) || self.names_field(name)
-    }
-
-    /// Whether the configured fields name a parameter of a form, as a member of an object: `email`, and `user[email]` or
-    /// `user.email` as a member of a member, too.
-    fn names_field(&self, name: &str) -> bool {
-        if self.keep.fields.is_empty() {
-            return false;
-        }
-        let named = |steps: &mut dyn Iterator<Item = &str>| {
-            let within = |inner: Value, step: &str| Value::Object(Map::from_iter([(step.to_owned(), inner)]));
-            let mut document = steps.fold(Value::String(String::new()), within);
-            let masked = self.keep.fields.mask(&mut document, |_| Value::Null, str::to_owned);
-            !masked.replaced.is_empty()
-        };
-        named(&mut std::iter::once(name)) || named(&mut credentials::steps(name).rev())
     }
 
     /// A text without what has to be hidden, even behind percent-encoding; `None` when that is nothing.
@@ -247,6 +260,26 @@ impl Masker {
             Cow::Borrowed(_) => None,
         }
     }
+}
+
+/// Gives members other names, each a free one; says whether there were any.
+pub(in crate::policy::mask) fn renamed(
+    members: &mut Map<String, Value>,
+    names: Vec<(String, String)>,
+) -> bool {
+    let mut changed = false;
+    for (name, masked) in names {
+        let Some(member) = members.remove(&name) else { continue };
+        let mut free = masked.clone();
+        let mut number = 1_u64;
+        while members.contains_key(&free) {
+            number += 1;
+            free = format!("{masked} {number}");
+        }
+        members.insert(free, member);
+        changed = true;
+    }
+    changed
 }
 
 fn replace(text: &mut String, by: Option<String>) -> bool {

@@ -14,7 +14,7 @@ use crate::policy::fixture::{documents, exchange};
 use crate::policy::target::MAX_DECODINGS;
 
 fn masker(fields: &[&str]) -> Masker {
-    let fields = fields.iter().map(|path| (*path).to_owned()).collect();
+    let fields = fields.iter().map(|path| (*path).into()).collect();
     let keep = MaskRules { fields, ..Mask::default().keep };
     Masker::new(&Mask { keep, ..Mask::default() }, Credentials::Skip).unwrap()
 }
@@ -166,7 +166,7 @@ fn what_cannot_be_masked_is_not_kept() {
     let disposition = |named: &str| {
         format!("--b\r\ncontent-disposition: form-data; {named}\r\n\r\nx\r\n--b--\r\n").into_bytes()
     };
-    let form = "multipart/form-data; boundary=b";
+    let form = "multipart/form-data; boundary=c";
     let cases: [(&str, Vec<u8>, bool, bool); 26] = [
         (form, disposition("NAME=\"password\""), false, false),
         (form, disposition("name = password"), false, false),
@@ -186,9 +186,9 @@ fn what_cannot_be_masked_is_not_kept() {
         ("application/json", b"oops".to_vec(), true, false),
         ("text/plain", b"log: {\"email\":\"x\"}".to_vec(), true, false),
         ("text/plain", b"no document".to_vec(), true, true),
-        ("multipart/form-data; boundary=b", part("note"), true, true),
-        ("multipart/form-data; boundary=b", part("password"), false, false),
-        ("multipart/form-data; boundary=b", part("email"), true, false),
+        ("multipart/form-data; boundary=c", part("note"), true, true),
+        ("multipart/form-data; boundary=c", part("password"), false, false),
+        ("multipart/form-data; boundary=c", part("email"), true, false),
         ("application/octet-stream", binary.to_vec(), true, false),
         ("application/octet-stream", with_mail.to_vec(), false, false),
         ("image/png", binary.to_vec(), true, true),
@@ -201,6 +201,37 @@ fn what_cannot_be_masked_is_not_kept() {
             let expected = if kept { Ok(shown.clone()) } else { refused.clone() };
             assert_eq!(body(masker, media_type, &bytes), expected, "{media_type} {shown}");
         }
+    }
+}
+
+#[test]
+fn forms_in_parts_are_masked_by_name_and_by_form() {
+    let part = |head: &str, content: &str| {
+        format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
+    };
+    let whole = |parts: &[String]| parts.concat() + "--b--\r\n";
+    let cases = [
+        (
+            whole(&[part("name=\"password\"", "x\r\ny"), part("name=\"note\"", "1")]),
+            whole(&[part("name=\"password\"", "[masked: field]"), part("name=\"note\"", "1")]),
+        ),
+        (
+            whole(&[part("name=user[email]; filename=\"f\"\r\nX: y", "\u{0}bob")]),
+            whole(&[part("name=user[email]; filename=\"f\"\r\nX: y", "[masked: field]")]),
+        ),
+        (
+            whole(&[part("name=a", "to bob@example.com"), part("name=b", "{\"email\":1}")]),
+            whole(&[part("name=a", "to [masked: email]"), part("name=b", "{\"email\":\"[masked: field]\"}")]),
+        ),
+    ];
+    for (text, expected) in cases {
+        let masked = body(&masker(&["$..email"]), "multipart/form-data; boundary=b", text.as_bytes());
+        assert_eq!(masked, Ok(expected));
+    }
+    for head in ["name=\"bob@example.com\"", "name=a; filename=bob@example.com"] {
+        let refused =
+            body(&Masker::default(), "multipart/form-data; boundary=b", whole(&[part(head, "x")]).as_bytes());
+        assert_eq!(refused, Err("unmaskable"), "{head}");
     }
 }
 
