@@ -12,8 +12,8 @@ use super::{Config, Target, show};
 /// The sections that a reload replaces. In `replay`, the number, order and names of the targets stay.
 pub const RELOADABLE: [&str; 6] = ["enabled", "select", "mask", "replay", "compare", "verdict"];
 
-/// Keys of these sections that a reload does not replace, because the ramp stands where it stands.
-const KEPT: [&str; 2] = ["replay.ramp", "replay.budget"];
+/// Keys of these sections that a reload does not replace: the ramp stands where it stands, and files are open.
+const KEPT: [&str; 3] = ["replay.ramp", "replay.budget", "select.record"];
 
 /// What a key is called that differs and is not shown.
 const UNSHOWN: &str = "a setting that `config show` hides";

@@ -3,18 +3,20 @@
 //! [`Sendable`] and [`Kept`] can be constructed here only; `replay` accepts nothing but the first, `report`, `admin`
 //! and logs nothing but the second.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{Method, Version};
 
-use self::hash::Key;
+use self::hash::Key as HashKey;
 use self::rules::{Rules, Wanted};
 use crate::config::{Credentials, Mask, MaskAction, OwnCredentials};
 use crate::exchange::{ExchangeId, Headers, SessionId, Timestamp};
 use crate::policy::PolicyError;
 use crate::policy::tokens::Issued;
+use crate::replay::Key;
 
 mod check;
 mod cookies;
@@ -119,6 +121,35 @@ impl Sendable {
     #[must_use]
     pub fn altered(&self) -> bool {
         self.altered
+    }
+
+    /// The request as its target is sent it, with production's credentials in their places again; for `replay` alone, which
+    /// must not let go of it.
+    #[must_use]
+    pub fn whole(&self, key: &Key) -> Cow<'_, Sendable> {
+        self.put_back(self.credentials.open(key))
+    }
+
+    /// The same, for tests.
+    #[cfg(test)]
+    pub(crate) fn whole_for_test(&self) -> Cow<'_, Sendable> {
+        self.checked()
+    }
+
+    /// The same, for the self-check.
+    fn checked(&self) -> Cow<'_, Sendable> {
+        self.put_back(self.credentials.peek())
+    }
+
+    fn put_back(&self, compartment: &Compartment) -> Cow<'_, Sendable> {
+        let Compartment::Forward(withheld) = compartment else { return Cow::Borrowed(self) };
+        Cow::Owned(Sendable {
+            target: withheld.target().unwrap_or(&self.target).clone(),
+            headers: withheld.headers(&self.headers),
+            trailers: withheld.trailers(&self.trailers),
+            credentials: Sealed::new(Compartment::Nothing),
+            ..self.clone()
+        })
     }
 
     /// The same request in a session, whose requests go one after the other.
@@ -229,7 +260,7 @@ impl Masker {
     /// When a field is not a JSON path, a pattern not a regular expression, or there are no random bytes for a key.
     pub fn new(mask: &Mask, credentials: Credentials) -> Result<Masker, PolicyError> {
         let key = match mask.has(MaskAction::Hash) {
-            true => Some(Arc::new(Key::random().map_err(PolicyError::Random)?)),
+            true => Some(Arc::new(HashKey::random().map_err(PolicyError::Random)?)),
             false => None,
         };
         let tallies = [(Exit::Keep, &mask.keep), (Exit::Send, &mask.send)]

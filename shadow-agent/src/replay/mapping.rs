@@ -23,6 +23,9 @@ pub(super) const MAX_BYTES: usize = 16 << 20;
 /// How long a value is known that nobody uses.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(3600);
 
+/// What opens the compartment of credentials.
+const UNSEAL: super::Key = super::Key::new();
+
 /// A rule, and the hash of a value of production's.
 type Key = (usize, u64);
 
@@ -97,7 +100,9 @@ impl Mapping {
             entry.used = now;
             entry.own.get(target).cloned().flatten().map_or(Own::Missing, Own::Value)
         };
-        self.tokens.carried(request, own).map_err(|_| DropReason::Token)
+        // Session ids are credentials.
+        let request = request.whole(&UNSEAL);
+        self.tokens.carried(&request, own).map_err(|_| DropReason::Token)
     }
 
     /// Learns what a target issued in its answer, and puts production's values there, so that they do not count as a

@@ -24,6 +24,11 @@ impl<T> Sealed<T> {
         Sealed(value)
     }
 
+    /// The value, for the self-check of what was put in.
+    pub(super) fn peek(&self) -> &T {
+        &self.0
+    }
+
     /// The value.
     #[must_use]
     pub fn open(&self, _key: &Key) -> &T {

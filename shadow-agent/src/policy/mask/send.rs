@@ -159,7 +159,7 @@ impl Masker {
             issued: Arc::default(),
         };
         if !self.send.is_empty() && self.send.tally.turn(check::ONE_IN) {
-            self.check_sendable(&sendable)?;
+            self.check_sendable(&sendable.checked())?;
         }
         Ok(sendable)
     }

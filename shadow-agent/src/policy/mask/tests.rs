@@ -46,6 +46,7 @@ fn keeping(keep: MaskRules) -> Masker {
 }
 
 fn shown(sendable: &Sendable) -> String {
+    let sendable = sendable.whole_for_test();
     let mut text = format!("{} {}", sendable.method(), String::from_utf8_lossy(sendable.target()));
     for (name, value) in sendable.headers().iter() {
         text += &format!("\n{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));

@@ -14,7 +14,7 @@ fn tokens(issued: &[TokenPlace], carried: &[TokenPlace], missing: Missing) -> To
 
 fn sendable(request: &str) -> Sendable {
     let masker = Masker::new(&Mask::default(), crate::config::Credentials::Forward).unwrap();
-    masker.sendable(&exchange(request, "200")).unwrap()
+    masker.sendable(&exchange(request, "200")).unwrap().whole_for_test().into_owned()
 }
 
 /// What becomes of a request when the value `old` is known, and the target's own is `new&1`.

@@ -17,7 +17,8 @@ fn issues(mapping: &Mapping, value: &str) -> Vec<Issued> {
 fn carried(mapping: &Mapping, target: usize, value: &str, now: Instant) -> Result<String, DropReason> {
     let request = sendable("GET", "/", &[("cookie", &format!("sid={value}"))], "");
     let sent = mapping.carried(target, &request, now)?;
-    let headers = sent.as_ref().unwrap_or(&request).headers();
+    let sent = sent.as_ref().unwrap_or(&request).whole_for_test();
+    let headers = sent.headers();
     Ok(String::from_utf8(headers.get("cookie").unwrap().to_vec()).unwrap())
 }
 
