@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
 
-use super::Sending;
+use super::build::Sending;
 use super::keeping::Keeping;
 use super::masking;
 use crate::backlog::Admitted;

@@ -14,6 +14,7 @@ use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::build::{Ground, Origin, build_line};
 use super::current::Current;
 use super::follow::Following;
 use super::guard::CpuGuard;
@@ -25,9 +26,8 @@ use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
-    Bounds, Ended, Ground, Loader, Observed, Options, Origin, bounds, build_line, conclude,
-    disabled_by_operator, drain, figures, files, join, look_for_standstill, runtime, serve, start_audit,
-    status, usr1,
+    Bounds, Ended, Loader, Observed, Options, bounds, conclude, disabled_by_operator, drain, figures, files,
+    join, look_for_standstill, runtime, serve, start_audit, status, usr1,
 };
 use crate::admin::readiness::Latch;
 use crate::admin::{self, Door, KillSwitch, Operate, Readiness, SwitchFile};

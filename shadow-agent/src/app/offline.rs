@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::build::{Ground, Origin, build_line};
 use super::current::Current;
 use super::guard::CpuGuard;
 use super::heartbeat::{self, Pulse};
@@ -23,8 +24,8 @@ use super::publish::Place;
 use super::signals::{self, Signals};
 use super::wreck::{self, Witness};
 use super::{
-    Bounds, Ended, Ground, Observed, Options, Origin, bounds, build_line, conclude, disabled_by_operator,
-    drain, figures, files, join, look_for_standstill, runtime, serve, start_audit, status, usr1,
+    Bounds, Ended, Observed, Options, bounds, conclude, disabled_by_operator, drain, figures, files, join,
+    look_for_standstill, runtime, serve, start_audit, status, usr1,
 };
 use crate::admin::{Door, KillSwitch, Readiness, SwitchFile};
 use crate::audit::{Action, Actor};

@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::build::{Ground, Keep, build_line, new_report};
 use super::current::{Current, TooManyRetired};
-use super::{Ground, Keep, Loader, build_line, new_report, unsafe_methods};
+use super::{Loader, unsafe_methods};
 use crate::admin::KillSwitch;
 use crate::admin::operate::{Operate, Refusal, Reloaded, RunStarted};
 use crate::audit::{Action, Actor, Audit};

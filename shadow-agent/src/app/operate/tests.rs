@@ -4,8 +4,8 @@ use anyhow::anyhow;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::app::build::{Origin, build_line};
 use crate::app::current::MAX_RETIRED;
-use crate::app::{Origin, build_line};
 use crate::config::Target;
 use crate::control::Control;
 use crate::replay::Registrar;
