@@ -105,8 +105,8 @@ pub struct TargetArgs {
     #[arg(long, value_name = "GLOB")]
     pub path: Vec<String>,
 
-    /// Requests that carry credentials: skip, forward or strip [default: skip]
-    #[arg(long, value_name = "skip|forward|strip")]
+    /// Requests that carry credentials: skip, forward, strip or replace (each target its own; in the file) [default: skip]
+    #[arg(long, value_name = "skip|forward|strip|replace")]
     pub credentials: Option<String>,
 
     /// Requests under way at once to each target [default: 64]

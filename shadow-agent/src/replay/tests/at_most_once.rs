@@ -20,8 +20,8 @@ use super::*;
 
 /// More than any connection here carries.
 const PLENTY: usize = 1 << 20;
-/// More than a request or an answer here has, the frames and records around it included.
-const MESSAGE: usize = 600;
+/// More than a request and an answer here have, the frames and records around them included.
+const MESSAGES: [usize; 2] = [600, 150];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
@@ -311,7 +311,7 @@ async fn cut_everywhere(http2: bool, tls: Option<&(Authority, TlsAcceptor)>, res
                 assert!(uncut.whole, "{}", uncut.ended);
                 // What comes before, on a new connection, is the handshake of TLS.
                 let mut ends = std::collections::BTreeSet::new();
-                for after in uncut.passed.saturating_sub(MESSAGE)..uncut.passed {
+                for after in uncut.passed.saturating_sub(MESSAGES[direction as usize])..uncut.passed {
                     ends.insert(sent(http2, tls, pooled, reset, (direction, after)).await.ended);
                 }
                 assert!(uncut.passed > 15, "{direction:?} was cut at {} places only", uncut.passed);

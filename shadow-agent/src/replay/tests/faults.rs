@@ -50,7 +50,7 @@ async fn answer_badly(fault: Fault, peer: &mut Peer) {
     let drips = matches!(fault, Fault::DripOfHead | Fault::DripOfBody);
     while peer.try_send(endless.1).await {
         if drips {
-            tokio::time::sleep(SHORT / 10).await;
+            tokio::time::sleep(SHORT / 2).await;
         }
     }
 }
@@ -89,7 +89,8 @@ async fn every_fault_ends_with_its_reason_closes_its_connection_and_holds_up_not
         })
         .await;
         let quick = Server::answering(OK).await;
-        let bad = config::Target { timeout: 3 * SHORT, ..target(server.port) };
+        let timeout = if expected == "failed: timeout" { 10 * SHORT } else { LONG };
+        let bad = config::Target { timeout, ..target(server.port) };
         let replayer = start(vec![bad], Some(target(quick.port)), &Control::new(true));
         for _ in 0..2 {
             let outcomes = replayer.replay(get()).await;
