@@ -14,6 +14,7 @@ mod http2;
 mod impaired;
 mod inspect;
 mod interfaces;
+mod masking;
 mod monitoring;
 mod namespaces;
 mod ordered;
