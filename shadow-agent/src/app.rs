@@ -155,6 +155,8 @@ fn runtime() -> anyhow::Result<Runtime> {
 fn start_audit(config: &Config, options: &Options, enabled: bool) -> anyhow::Result<Audit> {
     let audit = match &options.audit {
         Some(settings) => Audit::start(settings)?,
+        // Where nobody can change anything, nothing is missing.
+        None if config.admin.listen.is_none() => Audit::off(),
         None => {
             tracing::info!(
                 "there is no audit log: nobody writes down who changes what this agent does (set audit.path or --state)"

@@ -202,6 +202,8 @@ impl Keeper {
                 self.say(*guard, Weight::Good, &text);
             }
             Deed::Disable => {
+                // Whoever sees that it is disabled shall see why.
+                self.wiring.board.set_tripped(*guard, true);
                 // Off first, remembered second: a full disk must not keep capture on.
                 let remembered = self.wiring.switch.throw(Actor::Guard(guard.as_str()), false);
                 self.enabled = false;
