@@ -3,6 +3,7 @@
 //! Holds no logic of a stage. `live` takes traffic from the kernel, `offline` from a file. What replays behind the backlog is
 //! the same for both, and here; `recording` has files there instead.
 
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::capture::Counters;
 use crate::capture::file::FileSource;
 use crate::capture::kernel::Attached;
 use crate::cli::Exit;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Stateful, writes};
 use crate::control::Control;
 use crate::guard::Readings;
 use crate::metrics::{Metrics, ReplayState, Sources};
@@ -173,12 +174,12 @@ fn start_audit(config: &Config, options: &Options, enabled: bool) -> anyhow::Res
 
 /// The unsafe methods that are replayed (RFC 9110, section 9.2.1), and to whom.
 fn unsafe_methods(config: &Config) -> Option<Action> {
-    let is_safe = |name: &str| http::Method::from_bytes(name.as_bytes()).is_ok_and(|method| method.is_safe());
-    let methods: Vec<_> = config.select.methods.iter().filter(|name| !is_safe(name)).cloned().collect();
-    let targets =
-        config.replay.targets.iter().chain(&config.replay.baseline).filter(|target| target.isolated);
-    let targets: Vec<_> = targets.map(|target| target.name.clone()).collect();
-    (!methods.is_empty() && !targets.is_empty()).then_some(Action::UnsafeMethods { methods, targets })
+    let writes = writes::writes(config);
+    let sent = || writes.iter().filter(|write| write.mode == Stateful::Send);
+    let methods: BTreeSet<_> = sent().flat_map(|write| write.methods.iter().flatten()).cloned().collect();
+    let targets: BTreeSet<_> = sent().flat_map(|write| &write.to).map(|target| target.name.clone()).collect();
+    let (methods, targets) = (methods.into_iter().collect(), targets.into_iter().collect());
+    sent().next().map(|_| Action::UnsafeMethods { methods, targets })
 }
 
 /// Whether someone disabled capture, and nobody enabled it since.

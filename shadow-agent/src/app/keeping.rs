@@ -169,11 +169,16 @@ impl Writer {
         };
         let since = |reason| left_out(&now, reason) - left_out(&self.settled, reason);
         let unmaskable = since(LeftOut::Unmaskable);
-        for (count, reason) in [
-            (now.written - self.settled.written, SkipReason::Recorded),
-            (unmaskable, SkipReason::Unmaskable),
-            (since(LeftOut::Unwritten), SkipReason::NotRecorded),
-        ] {
+        let kinds = LeftOut::ALL.iter().map(|&kind| {
+            let reason = match kind {
+                LeftOut::Unmaskable => SkipReason::Unmaskable,
+                LeftOut::Unwritten => SkipReason::NotRecorded,
+                LeftOut::DropExchange => SkipReason::DropExchange,
+                LeftOut::MaskFailed => SkipReason::MaskFailed,
+            };
+            (since(kind), reason)
+        });
+        for (count, reason) in kinds.chain([(now.written - self.settled.written, SkipReason::Recorded)]) {
             (0..count).for_each(|_| self.ledger.skipped(reason));
         }
         self.settled = now;

@@ -154,7 +154,7 @@ impl Line {
         let weight = 1.0 / (share.0 * portion.0);
         let weight = match &self.budget {
             Some(budget) => {
-                let endpoint = self.endpoints.endpoint(&exchange.request.method, exchange.request.path());
+                let endpoint = self.endpoint(exchange);
                 let chosen = locked(budget).choose(&endpoint, exchange.id, self.begun.elapsed());
                 weight * chosen.ok_or(SkipReason::Sampled)?
             }
@@ -185,9 +185,16 @@ impl Line {
 
     /// Has an exchange kept in a file.
     pub(super) fn keep(&self, admitted: Admitted) {
+        self.tell_mask_failures();
         if let Err(reason) = self.keeping.take(admitted, &self.masker) {
             self.ledger.skipped(reason);
         }
+    }
+
+    /// The endpoint, by the name that people may see.
+    fn endpoint(&self, exchange: &Exchange) -> Arc<str> {
+        let path = self.masker.path_to_name(exchange.request.path());
+        self.endpoints.endpoint(&exchange.request.method, &path)
     }
 
     /// Lets the budget know where replays find something.
@@ -337,9 +344,7 @@ impl Line {
             },
         });
         Observation {
-            endpoint: self
-                .endpoints
-                .endpoint(&exchange.request.method, &self.masker.path_to_name(exchange.request.path())),
+            endpoint: self.endpoint(exchange),
             exchange: exchange.id,
             connection: exchange.connection,
             time: exchange.times.response_done,

@@ -74,8 +74,8 @@ pub struct Guards {
 }
 
 impl Default for Guards {
-    /// On are those that mean the same in every installation. What production does has many causes, so it is watched when
-    /// there is a ramp, which begins with a look at what is usual, or when the operator asks for it.
+    /// On are those that mean the same in every installation. What production does, and what the rings lose, has many
+    /// causes, so it is watched when there is a ramp, or when the operator asks for it.
     fn default() -> Guards {
         let window = Duration::from_secs(30);
         Guards {
@@ -89,7 +89,7 @@ impl Default for Guards {
                 window: Duration::from_secs(10),
                 action: GuardAction::Disable,
             },
-            ring_losses: GuardRule { threshold: Share(0.05), window, action: GuardAction::StepBack },
+            ring_losses: GuardRule { threshold: Share(0.05), window, action: GuardAction::Off },
             mask_failures: GuardAction::Disable,
         }
     }

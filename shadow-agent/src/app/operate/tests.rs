@@ -157,3 +157,24 @@ fn a_label_is_bounded_and_can_be_printed() {
         assert_eq!(stage.operator.start_run(BY, &label).is_ok(), accepted, "{label}");
     }
 }
+
+#[test]
+fn unsafe_methods_are_written_down_whichever_key_has_them_sent() {
+    use crate::config::{Condition, SelectRule, Share, Stateful};
+    let post = || ["POST".to_owned()].into();
+    let mut config = config();
+    config.replay.targets[0].isolated = true;
+    assert!(unsafe_methods(&config).is_none());
+    config.select.methods = post();
+    let Some(Action::UnsafeMethods { methods, targets }) = unsafe_methods(&config) else { panic!() };
+    assert_eq!((methods, targets), (vec!["POST".to_owned()], vec![config.replay.targets[0].name.clone()]));
+    for mode in [Stateful::Skip, Stateful::DryRun, Stateful::RecordOnly] {
+        config.select.stateful = Some(mode);
+        assert!(unsafe_methods(&config).is_none(), "{mode}");
+    }
+    config.select.methods = ["GET".to_owned()].into();
+    let condition =
+        Condition { methods: post(), path: Some("/orders/**".to_owned()), ..Condition::default() };
+    config.select.rules = vec![SelectRule { condition, share: Share::ALL, mode: Some(Stateful::Send) }];
+    assert!(unsafe_methods(&config).is_some(), "a rule sends it");
+}

@@ -27,8 +27,8 @@ pub(super) fn guards(
 ) -> Result<Guards, ConfigError> {
     use GuardAction::{Disable, Off, PauseTarget, StepBack};
     let ramped = replay.ramp.as_ref().is_some_and(|stages| !stages.is_empty());
-    // A ramp asks for a look at production with every step.
-    let of_production = if ramped { StepBack } else { Off };
+    // A ramp asks for a look at production, and at the agent itself, with every step.
+    let of_ramps = if ramped { StepBack } else { Off };
     let duration = |bounds: RangeInclusive<Duration>| {
         move |text: &str| within(text, units::duration(text)?, bounds, |time| units::write_duration(*time))
     };
@@ -39,14 +39,14 @@ pub(super) fn guards(
         production_latency: rule(
             "production_latency",
             &raw.production_latency,
-            GuardRule { action: of_production, ..default.production_latency },
+            GuardRule { action: of_ramps, ..default.production_latency },
             &agent,
             |text| within(text, units::decimal(text)?, RATIO, f64::to_string),
         )?,
         production_errors: rule(
             "production_errors",
             &raw.production_errors,
-            GuardRule { action: of_production, ..default.production_errors },
+            GuardRule { action: of_ramps, ..default.production_errors },
             &agent,
             positive,
         )?,
@@ -65,7 +65,13 @@ pub(super) fn guards(
                 within(text, units::size(text)?, bounds, |bytes| units::write_size(*bytes)).map(Some)
             }
         })?,
-        ring_losses: rule("ring_losses", &raw.ring_losses, default.ring_losses, &agent, positive)?,
+        ring_losses: rule(
+            "ring_losses",
+            &raw.ring_losses,
+            GuardRule { action: of_ramps, ..default.ring_losses },
+            &agent,
+            positive,
+        )?,
         mask_failures: mask_failures(&raw.mask_failures, default.mask_failures)?,
     })
 }

@@ -9,8 +9,9 @@ use super::cookies;
 use super::detect;
 use super::fields::document_in;
 use super::hash;
+use super::keep::{quoted, separates, value_end};
 use super::multipart::Multipart;
-use super::rules::{Hit, Rules, neutral};
+use super::rules::{Hit, MARK, Rules, neutral};
 use super::send::MAX_UNMASKED;
 use super::send::plain;
 use super::whole::body::OPAQUE;
@@ -69,13 +70,17 @@ impl Masker {
 
     /// What is shown in the place of a text for people in which something should have been masked.
     pub(super) fn still_shows(&self, text: &str) -> Option<String> {
-        let named = |pair: &str| {
-            let (name, value) = pair.split_once('=')?;
+        // What stands for a value has words in it that are no names.
+        let bare = self.keep.without_marks(text);
+        let named = |(equals, _): (usize, &str)| {
+            let (before, value) = (bare.get(..equals)?, bare.get(equals + 1..)?);
+            let name = before.rsplit(|char| char == MARK || separates(char)).next()?;
             let hit = self.keep.parameter(&parameter_name(name.as_bytes()))?;
-            let is_masked = value.trim_matches(['"', '\'', '\\']).starts_with("[masked:");
-            (!is_masked && !value.is_empty()).then_some(hit)
+            let (quote, value) = quoted(value);
+            let is_masked = value.starts_with(MARK) || value_end(quote, value) == 0;
+            (!is_masked).then_some(hit)
         };
-        let found = self.keep.finds(text).or_else(|| text.split(['?', '&', ' ', '\n']).find_map(named))?;
+        let found = self.keep.finds(text).or_else(|| bare.match_indices('=').find_map(named))?;
         self.keep.tally.failed(found.rule);
         Some(detect::placeholder("check"))
     }

@@ -30,6 +30,9 @@ const MARGIN: usize = 1 << 10;
 /// Bytes of a SHA-256 digest that are kept.
 const DIGEST_BYTES: usize = 8;
 
+/// How often a text is looked at again because something was hidden in it.
+const MAX_PASSES: usize = 4;
+
 /// How much of a value is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
@@ -273,7 +276,7 @@ impl Masker {
     /// What every value goes through in the end.
     fn finish(&self, text: &str, extent: Extent) -> Kept<String> {
         let scanned = if extent == Extent::Whole { text } else { prefix(text, MAX_SCANNED) };
-        let mut scrubbed = self.scrub_decoded(scanned);
+        let mut scrubbed = self.scrub_settled(scanned);
         if self.keep.tally.turn(check::ONE_IN)
             && let Some(hidden) = self.still_shows(&scrubbed)
         {
@@ -299,6 +302,21 @@ impl Masker {
         through_encodings(text, |text| self.scrub(text))
     }
 
+    /// The same, until nothing changes any more: what is hidden leaves the rest with other neighbours, by which it may be
+    /// known.
+    pub(super) fn scrub_settled<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut shown = self.scrub_decoded(text);
+        for _ in 1..MAX_PASSES {
+            let Cow::Owned(once) = &shown else { break };
+            let again = self.scrub_decoded(once).into_owned();
+            if again == *once {
+                break;
+            }
+            shown = Cow::Owned(again);
+        }
+        shown
+    }
+
     fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = self.hide_members(text);
         if let Cow::Owned(hidden) = self.hide_elements(&text) {
@@ -315,8 +333,6 @@ impl Masker {
 
     /// Hides `name=value` in running text, as in URLs, for every parameter that is hidden in targets.
     fn hide_parameters<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        // No name is looked for beyond the sign before: of many signs in a row, each would cost as much as all before it.
-        let separates = |char: char| char.is_whitespace() || "=?&;:/|#\"'<>(){},\\".contains(char);
         let mut hidden = String::new();
         let mut shown_to = 0;
         for (equals, _) in text.match_indices('=') {
@@ -365,8 +381,14 @@ pub(super) fn through_encodings<'a>(text: &'a str, scrub: impl Fn(&str) -> Cow<'
     shown
 }
 
+/// Whether the name of a parameter in running text begins behind this. No name is looked for beyond the sign before: of
+/// many signs in a row, each would cost as much as all before it.
+pub(super) fn separates(char: char) -> bool {
+    char.is_whitespace() || "=?&;:/|#\"'<>(){},\\".contains(char)
+}
+
 /// The quote that a value begins with, escaped or not, and what stands behind it.
-fn quoted(value: &str) -> (&str, &str) {
+pub(super) fn quoted(value: &str) -> (&str, &str) {
     let escapes = value.len() - value.trim_start_matches('\\').len();
     match value.get(escapes..).and_then(|rest| rest.chars().next()) {
         Some('"' | '\'') => value.split_at_checked(escapes + 1).unwrap_or(("", value)),
@@ -375,7 +397,7 @@ fn quoted(value: &str) -> (&str, &str) {
 }
 
 /// Where a value ends that has such a quote before it, or none. A secret has all manner of characters in it.
-fn value_end(quote: &str, value: &str) -> usize {
+pub(super) fn value_end(quote: &str, value: &str) -> usize {
     let ends = |char: char| char.is_whitespace() || "&;\"'<>,|)]}\\".contains(char);
     let end = if quote.is_empty() {
         value.find(ends)

@@ -15,6 +15,9 @@ use crate::config::{Detector, MAX_COMPILED_PATTERN, MaskAction, MaskPattern, Mas
 use crate::policy::PolicyError;
 use crate::policy::credentials;
 
+/// What a masked value looks like to the self-check.
+pub(super) const MARK: char = '\0';
+
 /// What stands in the place of a masked value for the shadow; it is valid in header fields, queries and JSON strings.
 pub(super) const MASK: &str = "masked";
 
@@ -310,15 +313,21 @@ impl Rules {
         (masked != text).then_some(masked)
     }
 
+    /// A text with a [`MARK`] for everything that is masked already.
+    pub(super) fn without_marks(&self, text: &str) -> String {
+        let mut rest = text.to_owned();
+        for mark in self.marks(text).into_iter().rev() {
+            rest.replace_range(mark, MARK.encode_utf8(&mut [0; 1]));
+        }
+        rest
+    }
+
     /// The first rule by which there is still something to mask in a text: the question of the self-check.
     pub(super) fn finds(&self, text: &str) -> Option<Hit> {
         if !self.read_text() {
             return None;
         }
-        let mut rest = text.to_owned();
-        for mark in self.marks(text).into_iter().rev() {
-            rest.replace_range(mark, "\u{0}");
-        }
+        let mut rest = self.without_marks(text);
         if self.exit == Exit::Send {
             rest = rest.replace(MASK, "\u{0}");
         }

@@ -205,17 +205,17 @@ fn check_guards(guards: &Guards) {
 }
 
 #[test]
-fn a_ramp_turns_on_the_guards_of_production_unless_they_are_said_to_be_off() {
+fn a_ramp_turns_on_guards_unless_they_are_said_to_be_off() {
     let with = |more: &str| {
         let text = LEAST.replace("}] }", "}], ramp: [5% 10m, 100%] }");
         let guards = ok(&format!("{text}{more}\n")).guards;
-        (guards.production_latency.action, guards.production_errors.action)
+        [guards.production_latency.action, guards.production_errors.action, guards.ring_losses.action]
     };
-    assert_eq!(with(""), (GuardAction::StepBack, GuardAction::StepBack));
-    assert_eq!(
-        with("guards: { production_latency: { action: off } }"),
-        (GuardAction::Off, GuardAction::StepBack)
-    );
+    let (on, off) = (GuardAction::StepBack, GuardAction::Off);
+    assert_eq!(with(""), [on, on, on]);
+    assert_eq!(with("guards: { production_latency: { action: off } }"), [off, on, on]);
+    let without = ok(LEAST).guards;
+    assert_eq!((without.production_errors.action, without.ring_losses.action), (off, off));
 }
 
 fn masks(mask: &Mask) {

@@ -229,7 +229,59 @@ fn masker(action: MaskAction) -> Masker {
     Masker::new(&Mask { keep, send: every(action) }, Credentials::Forward).unwrap()
 }
 
+/// What names, values and masks are made of.
+const SCRAPS: [&str; 37] = [
+    "token",
+    "password",
+    "x-api-key",
+    "a",
+    "1",
+    "=",
+    "=",
+    "&",
+    ";",
+    "?",
+    "/",
+    ".",
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    ":",
+    "\"",
+    "'",
+    "\\",
+    " ",
+    ",",
+    "<",
+    ">",
+    "|",
+    "#",
+    "\n",
+    "%3D",
+    "%26",
+    "%5B",
+    "bob@example.com",
+    "4111 1111 1111 1111",
+    "eyJabcd.efgh",
+    "Bearer abcDEF123",
+    "[masked: token]",
+];
+
+fn scraps() -> impl Strategy<Value = String> {
+    proptest::collection::vec(proptest::sample::select(&SCRAPS[..]), 0..14).prop_map(|scraps| scraps.concat())
+}
+
 proptest! {
+    #[test]
+    fn the_self_check_does_not_cry_wolf(text in scraps()) {
+        let masker = Masker::default();
+        let shown = masker.scrub_settled(&text);
+        prop_assert_eq!(masker.still_shows(&shown), None, "{:?} of {:?}", shown, text);
+    }
+
     #[test]
     fn no_secret_is_sent(case in cases()) {
         let masker = masker(case.action);
